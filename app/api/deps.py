@@ -1,0 +1,142 @@
+"""What routes are given: the services, the consumer who calls, and the types of their parameters."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, cast
+from urllib.parse import unquote_to_bytes
+
+from fastapi import Depends, Path, Query, Request
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from app.clock import Clock
+from app.connect.connect import Connector
+from app.consumers.authenticate import Authenticator
+from app.consumers.consumer import Consumer, Scope
+from app.db import Database
+from app.errors import InvalidRequest, Unauthenticated
+from app.grants.grant import DEFAULT_ACCOUNT, GrantKey
+from app.grants.refresh import Refresher
+from app.grants.registry import GrantRegistry
+from app.jobs import Timetable
+from app.oauth.client import OAuthClients
+from app.resilience import Breakers
+from app.vault.vault import Vault
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything the routes conduct; `app.main` makes it."""
+
+    authenticator: Authenticator
+    refresher: Refresher
+    registry: GrantRegistry
+    connector: Connector
+    clients: OAuthClients
+    breakers: Breakers
+    timetable: Timetable
+    db: Database
+    vault: Vault
+    clock: Clock
+    base_url: str
+    metrics_key: str | None
+    replica: str
+    started_at: datetime
+
+
+def services_of(request: Request) -> Services:
+    return cast(Services, request.app.state.services)
+
+
+Use = Annotated[Services, Depends(services_of)]
+
+_bearer = HTTPBearer(auto_error=False, scheme_name="bearer", description="An API key, `brk_...`.")
+_header = APIKeyHeader(
+    name="X-API-Key",
+    auto_error=False,
+    scheme_name="api_key",
+    description="The same key in a header of its own.",
+)
+
+
+async def authenticated(
+    services: Use,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    header: Annotated[str | None, Depends(_header)],
+) -> Consumer:
+    """The consumer of the key. Raises Unauthenticated, and InvalidRequest for two different keys."""
+    if bearer is not None and header is not None and bearer.credentials != header:
+        raise InvalidRequest("Authorization and X-API-Key hold different keys; send one of them.")
+    key = bearer.credentials if bearer is not None else header
+    if not key:
+        raise Unauthenticated
+    return await services.authenticator.consumer_of(key)
+
+
+def consumer_with(scope: Scope) -> Callable[..., Awaitable[Consumer]]:
+    """A dependency: the consumer, whose key has `scope`."""
+
+    async def scoped(consumer: Annotated[Consumer, Depends(authenticated)]) -> Consumer:
+        consumer.require(scope)
+        return consumer
+
+    return scoped
+
+
+def _percent_decode(raw: object) -> object:
+    """Routes match on raw path segments, so that `a%2Fb` is one; their values are decoded here."""
+    if not isinstance(raw, str):
+        return raw
+    try:
+        return unquote_to_bytes(raw).decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("must be percent-encoded UTF-8") from None
+
+
+def _opaque(name: str) -> str:
+    if name in {".", ".."}:
+        raise ValueError("must not be `.` or `..`")
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
+        raise ValueError("must not contain control characters")
+    return name
+
+
+OpaqueName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_opaque)]
+
+ProviderPath = Annotated[
+    str,
+    BeforeValidator(_percent_decode),
+    Path(description="An OAuth client registration, called like its catalogue entry.", examples=["google"]),
+]
+UserPath = Annotated[
+    OpaqueName,
+    BeforeValidator(_percent_decode),
+    Path(
+        description="Your name for the user: 1-255 characters, percent-encoded (`a%2Fb` is `a/b`).",
+        examples=["user-42"],
+    ),
+]
+AccountQuery = Annotated[
+    OpaqueName,
+    Query(description="Tells several accounts of one user at one provider apart.", examples=["work"]),
+]
+WaitQuery = Annotated[
+    int, Query(ge=0, le=120, description="Seconds you are willing to wait for a refresh, at most.")
+]
+
+
+def grant_key(provider: ProviderPath, user_id: UserPath, account: AccountQuery = DEFAULT_ACCOUNT) -> GrantKey:
+    return GrantKey(provider, user_id, account)
+
+
+Key = Annotated[GrantKey, Depends(grant_key)]
+
+
+class Body(BaseModel):
+    """A request body: unknown fields are refused, so a typing error is not taken for a default."""
+
+    model_config = ConfigDict(extra="forbid")

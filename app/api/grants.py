@@ -1,0 +1,177 @@
+"""`/grants`: brought in, and let go."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Response
+from pydantic import AwareDatetime, BaseModel, Field, model_validator
+
+from app.api.deps import Body, Key, OpaqueName, Use, consumer_with
+from app.api.problems import responses
+from app.consumers.consumer import Consumer, Scope
+from app.errors import InvalidRequest
+from app.grants.grant import DEFAULT_ACCOUNT, Grant, GrantKey, Health, Status, not_found
+from app.grants.registry import KEEP, Import
+
+router = APIRouter(tags=["Grants"])
+
+_TOKEN_PATTERN = r"^[\x20-\x7e]+$"  # RFC 6749 appendix A.12
+_METADATA_ENTRIES = 64
+
+
+class GrantBody(Body):
+    """Tokens to keep. At least one; a `refresh_token` left out keeps the stored one, null removes it."""
+
+    account: OpaqueName = DEFAULT_ACCOUNT
+    access_token: str | None = Field(default=None, min_length=1, max_length=16384, pattern=_TOKEN_PATTERN)
+    refresh_token: str | None = Field(default=None, min_length=1, max_length=16384, pattern=_TOKEN_PATTERN)
+    expires_at: AwareDatetime | None = Field(default=None, description="When the access token ends.")
+    expires_in: int | None = Field(
+        default=None, ge=0, le=10 * 366 * 86400, description="The same in seconds from now; give one of both."
+    )
+    scope: str | None = Field(default=None, max_length=8192, description="Space-separated.")
+    metadata: dict[str, Any] | None = Field(default=None, max_length=_METADATA_ENTRIES)
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.access_token is None and self.refresh_token is None:
+            raise ValueError("access_token or refresh_token must be given")
+        if self.expires_at is not None and self.expires_in is not None:
+            raise ValueError("expires_at and expires_in must not both be given")
+        return self
+
+
+class LastError(BaseModel):
+    code: str
+    category: str
+    message: str
+    at: datetime
+
+
+class GrantAnswer(BaseModel):
+    """A grant without its tokens."""
+
+    id: UUID
+    provider: str
+    user_id: str
+    account: str
+    status: Status
+    health: Health
+    scope: str | None
+    expires_at: datetime | None = Field(description="Null: never.")
+    next_refresh_at: datetime | None
+    generation: int
+    refresh_count: int
+    refreshing: bool = Field(description="Whether a refresh is under way at this moment.")
+    last_refreshed_at: datetime | None
+    last_used_at: datetime | None
+    last_validated_at: datetime | None
+    last_error: LastError | None
+    reconnect_reason: str | None
+    predicted_death_at: datetime | None = Field(
+        description="When the refresh token ends, where that is known."
+    )
+    metadata: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+
+class Deleted(BaseModel):
+    revoked_upstream: bool | None = Field(
+        description="Whether the provider revoked it; null where it has no way to. It is erased here in any case."
+    )
+
+
+@router.put(
+    "/grants/{provider}/{user_id}",
+    summary="Import or replace a grant",
+    responses={
+        201: {"model": GrantAnswer, "description": "It is new."},
+        **responses("invalid_request", "unknown_provider", "conflict"),
+    },
+)
+async def put_grant(
+    key: Key,
+    body: GrantBody,
+    services: Use,
+    response: Response,
+    consumer: Annotated[Consumer, Depends(consumer_with(Scope.GRANTS_WRITE))],
+    if_match: Annotated[
+        str | None,
+        Header(description='The generation that is to be replaced, in quotes: `"3"`.', examples=['"3"']),
+    ] = None,
+) -> GrantAnswer:
+    """Keeps tokens that were obtained elsewhere. What was kept for this user and account before is replaced."""
+    account = body.account if key.account == DEFAULT_ACCOUNT else key.account
+    key = GrantKey(key.provider, key.user_id, account)
+    services.clients.get(key.provider)
+    consumer.require_access(key.provider, key.user_id)
+    now = services.clock.now()
+    tokens = Import(
+        access_token=body.access_token,
+        refresh_token=body.refresh_token if "refresh_token" in body.model_fields_set else KEEP,
+        expires_at=body.expires_at if body.expires_in is None else now + timedelta(seconds=body.expires_in),
+        scope=body.scope,
+        metadata=body.metadata,
+    )
+    grant, created = await services.registry.put(
+        key, tokens, actor=consumer.name, if_generation=_generation(if_match)
+    )
+    response.status_code = 201 if created else 200
+    response.headers["ETag"] = f'"{grant.generation}"'
+    return describe(grant, now)
+
+
+@router.delete(
+    "/grants/{provider}/{user_id}",
+    summary="Revoke and erase a grant",
+    responses=responses("unknown_provider", "grant_not_found"),
+)
+async def delete_grant(
+    key: Key, services: Use, consumer: Annotated[Consumer, Depends(consumer_with(Scope.GRANTS_WRITE))]
+) -> Deleted:
+    """Erases the tokens here and revokes them at the provider (RFC 7009); the erasure does not depend on it."""
+    services.clients.get(key.provider)
+    if not consumer.may_see(key.provider, key.user_id):
+        raise not_found(key)
+    return Deleted(revoked_upstream=await services.registry.delete(key, actor=consumer.name))
+
+
+def describe(grant: Grant, now: datetime) -> GrantAnswer:
+    """What callers may know of a grant."""
+    return GrantAnswer(
+        id=grant.id,
+        provider=grant.key.provider,
+        user_id=grant.key.user_id,
+        account=grant.key.account,
+        status=grant.status,
+        health=grant.health(now),
+        scope=grant.scope,
+        expires_at=grant.expires_at,
+        next_refresh_at=grant.next_refresh_at,
+        generation=grant.generation,
+        refresh_count=grant.refresh_count,
+        refreshing=grant.is_refreshing(now),
+        last_refreshed_at=grant.last_refreshed_at,
+        last_used_at=grant.last_used_at,
+        last_validated_at=grant.last_validated_at,
+        last_error=None if grant.last_error is None else LastError.model_validate(grant.last_error),
+        reconnect_reason=grant.reconnect_reason,
+        predicted_death_at=grant.refresh_expires_at,
+        metadata=dict(grant.metadata),
+        created_at=grant.created_at,
+        updated_at=grant.updated_at,
+    )
+
+
+def _generation(if_match: str | None) -> int | None:
+    if if_match is None:
+        return None
+    match = re.fullmatch(r'"(\d{1,18})"', if_match)
+    if match is None:
+        raise InvalidRequest('If-Match must be a generation in quotes, such as "3".')
+    return int(match[1])

@@ -1,0 +1,74 @@
+"""Around every request: its id, its path, one log line and its metrics. Plain ASGI, since it costs every fetch."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.clock import Clock
+from app.telemetry import REQUEST_SECONDS, REQUESTS, logger
+
+log = logger("app.requests")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_UNMATCHED = "unmatched"
+
+
+class RequestTelemetry:
+    """Gives each request its `X-Request-ID` and tells of it when it is answered."""
+
+    def __init__(self, app: ASGIApp, clock: Clock) -> None:
+        self._app = app
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(Headers(scope=scope).get("x-request-id"))
+        # Route on the raw path: decoded, `a%2Fb` in a user id would be two segments.
+        scope["path"] = (
+            scope["raw_path"].decode("ascii", "replace") if scope.get("raw_path") else scope["path"]
+        )
+        started = self._clock.monotonic()
+        status = 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            finally:
+                self._tell(scope, status, self._clock.monotonic() - started)
+
+    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
+        route, method = route_template(scope), scope["method"]
+        REQUESTS.labels(method if method in _METHODS else "other", route, str(status)).inc()
+        REQUEST_SECONDS.labels(route).observe(seconds)
+        log.info("request", method=method, route=route, status=status, milliseconds=round(seconds * 1000, 1))
+
+
+def route_template(scope: Scope) -> str:
+    """The template of the route that answered, such as `/api/v1/tokens/{provider}/{user_id}`: a bounded set.
+
+    For a route of an included router FastAPI keeps the whole template in a private place, which a test guards.
+    """
+    context = scope.get("fastapi", {}).get("effective_route_context")
+    template = getattr(context, "path", None) or getattr(scope.get("route"), "path", None)
+    return template if isinstance(template, str) and template else _UNMATCHED
+
+
+def _request_id(given: str | None) -> str:
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given
+    return secrets.token_hex(16)

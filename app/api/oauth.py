@@ -1,0 +1,160 @@
+"""`/oauth` and `/connect`: how an end user's account comes to be connected."""
+
+from __future__ import annotations
+
+import html
+import secrets
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Cookie, Depends, Path, Query
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from pydantic import BaseModel, Field
+
+from app.api.deps import Body, OpaqueName, ProviderPath, Use, consumer_with
+from app.api.problems import responses
+from app.connect.connect import Callback
+from app.connect.request import Wish
+from app.consumers.consumer import Consumer, Scope
+from app.errors import BrokerError, InvalidRequest
+from app.grants.grant import DEFAULT_ACCOUNT
+
+router = APIRouter(tags=["OAuth"])
+
+BROWSER_COOKIE = "broker_browser"
+_COOKIE_SECONDS = 24 * 3600
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>body{{font:18px/1.5 system-ui,sans-serif;max-width:34em;margin:15vh auto;padding:0 1em;color:#222}}
+h1{{font-size:1.4em}}</style></head>
+<body><h1>{title}</h1><p>{text}</p></body></html>
+"""
+_PAGE_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class AuthorizeBody(Body):
+    user_id: OpaqueName = Field(description="Your name for the user.")
+    account: OpaqueName = DEFAULT_ACCOUNT
+    scopes: list[
+        Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+$")]
+    ] = Field(default=[], max_length=100, description="Left out: those of the registration or the catalogue.")
+    return_to: str | None = Field(
+        default=None,
+        max_length=2048,
+        description="Where the browser goes afterwards; under one of the prefixes of `BROKER_RETURN_TO`.",
+    )
+    login_hint: str | None = Field(default=None, max_length=255)
+    browser_bound: bool = Field(
+        default=True,
+        description="False: `authorization_url` is the provider's own, and any browser may finish.",
+    )
+
+
+class AuthorizeAnswer(BaseModel):
+    authorization_url: str = Field(description="Open it in the user's browser.")
+    state: str
+    expires_at: datetime
+
+
+@router.post(
+    "/oauth/{provider}/authorize",
+    status_code=201,
+    summary="Begin to connect an account",
+    responses=responses("unknown_provider", "provider_rejected_client"),
+)
+async def authorize(
+    provider: ProviderPath,
+    body: AuthorizeBody,
+    services: Use,
+    consumer: Annotated[Consumer, Depends(consumer_with(Scope.GRANTS_WRITE))],
+) -> AuthorizeAnswer:
+    """PKCE with S256 always; the state works once and for 10 minutes, in the browser that opened the URL."""
+    services.clients.get(provider)
+    consumer.require_access(provider, body.user_id)
+    wish = Wish(provider, body.user_id, body.account, tuple(body.scopes), body.return_to, body.login_hint)
+    begun = await services.connector.begin(wish, browser_bound=body.browser_bound)
+    return AuthorizeAnswer(
+        authorization_url=begun.authorization_url, state=begun.state, expires_at=begun.expires_at
+    )
+
+
+@router.get(
+    "/connect/{ticket}",
+    summary="What a browser opens",
+    status_code=303,
+    response_class=Response,
+    responses={400: {"description": "The link is damaged or too old; a page says so."}},
+)
+async def connect(
+    ticket: Annotated[str, Path(max_length=8192)],
+    services: Use,
+    broker_browser: Annotated[str | None, Cookie()] = None,
+) -> Response:
+    """Binds the attempt to this browser with a cookie and goes on to the provider."""
+    browser = broker_browser if broker_browser and len(broker_browser) == 43 else secrets.token_urlsafe(32)
+    try:
+        url = await services.connector.open(ticket, browser=browser)
+    except BrokerError as error:
+        return _page("This link does not work", error.detail, status=400)
+    response = RedirectResponse(
+        url, status_code=303, headers={"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+    )
+    response.set_cookie(
+        BROWSER_COOKIE,
+        browser,
+        max_age=_COOKIE_SECONDS,
+        path="/",
+        secure=services.base_url.startswith("https://"),
+        httponly=True,
+        samesite="lax",
+    )
+    return response
+
+
+@router.get(
+    "/oauth/{provider}/callback",
+    summary="Where the provider sends the browser back to",
+    status_code=303,
+    response_class=Response,
+    responses={
+        200: {"description": "Connected, and no `return_to` was given: a plain page."},
+        400: {"description": "The attempt is unknown, was used, or was begun elsewhere; a page says so."},
+    },
+)
+async def callback(
+    provider: ProviderPath,
+    services: Use,
+    state: Annotated[str | None, Query(max_length=512)] = None,
+    code: Annotated[str | None, Query(max_length=8192)] = None,
+    error: Annotated[str | None, Query(max_length=512)] = None,
+    broker_browser: Annotated[str | None, Cookie()] = None,
+) -> Response:
+    """Exchanges the code and keeps the grant; then to `return_to` with `status=connected`, or with
+    `status=failed&error=<code>`."""
+    try:
+        finished = await services.connector.finish(
+            provider, Callback(state=state, code=code, error=error, browser=broker_browser)
+        )
+    except InvalidRequest as refusal:
+        return _page("Nothing was connected", refusal.detail, status=400)
+    if finished.return_to is not None:
+        headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+        return RedirectResponse(finished.return_to, status_code=303, headers=headers)
+    if finished.error is None:
+        return _page("Connected", finished.detail, status=200)
+    return _page("Nothing was connected", finished.detail, status=400)
+
+
+def _page(title: str, text: str, *, status: int) -> HTMLResponse:
+    return HTMLResponse(
+        _PAGE.format(title=html.escape(title), text=html.escape(text)),
+        status_code=status,
+        headers=_PAGE_HEADERS,
+    )

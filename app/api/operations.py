@@ -1,0 +1,176 @@
+"""`/health-check` and `/metrics`: what operators, orchestrators and dashboards ask for. At the root only."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, Field
+
+from app import __version__
+from app.api.deps import Services, Use
+from app.errors import BrokerError, Unauthenticated
+from app.resilience import BreakerState
+from app.telemetry import BREAKER_STATE, logger
+
+log = logger(__name__)
+
+router = APIRouter(tags=["Operations"])
+
+_CHECK_SECONDS = 1.5  # the whole answer comes within 2 s, whatever hangs
+_metrics_bearer = HTTPBearer(auto_error=False, scheme_name="metrics_key", description="`BROKER_METRICS_KEY`.")
+_STATE_VALUES = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
+
+Verdict = Literal["healthy", "degraded", "unhealthy"]
+
+
+class Check(BaseModel):
+    status: Verdict
+    detail: str | None = None
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+
+class Health(BaseModel):
+    status: Verdict
+    version: str
+    replica: str
+    uptime_seconds: int
+    checks: dict[str, Check]
+    timestamp: datetime
+
+
+@router.get(
+    "/health-check",
+    summary="How the service is",
+    responses={503: {"model": Health, "description": "`unhealthy`: tokens cannot be served."}},
+)
+async def health_check(services: Use, response: Response) -> Health:
+    """200 for `healthy` and `degraded`, 503 for `unhealthy`. Holds no secret and needs no key."""
+    checks = await _all_checks(services)
+    vital = ("database", "encryption")
+    status: Verdict = "healthy"
+    if any(checks[name].status == "unhealthy" for name in vital):
+        status, response.status_code = "unhealthy", 503
+    elif any(check.status != "healthy" for check in checks.values()):
+        status = "degraded"
+    now = services.clock.now()
+    return Health(
+        status=status,
+        version=__version__,
+        replica=services.replica,
+        uptime_seconds=int((now - services.started_at).total_seconds()),
+        checks=checks,
+        timestamp=now,
+    )
+
+
+@router.get("/health-check/live", summary="Is the process alive", status_code=204)
+async def live() -> None:
+    """204 as long as the process answers at all; depends on nothing."""
+
+
+@router.get(
+    "/health-check/ready",
+    summary="May requests be sent here",
+    status_code=204,
+    responses={
+        503: {"description": "Not now: PostgreSQL cannot be reached, or the replica is shutting down."}
+    },
+)
+async def ready(services: Use) -> Response:
+    """204 when requests can be answered."""
+    if services.refresher.draining:
+        return Response(status_code=503, headers={"Retry-After": "1"})
+    check = await _within(_database(services))
+    return Response(status_code=204 if check.status == "healthy" else 503)
+
+
+@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+async def metrics(
+    services: Use, bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_metrics_bearer)]
+) -> Response:
+    """In Prometheus' text format. With `BROKER_METRICS_KEY` set, it is asked for as a bearer."""
+    if services.metrics_key is not None:
+        given = "" if bearer is None else bearer.credentials
+        if not hmac.compare_digest(given.encode(), services.metrics_key.encode()):
+            raise Unauthenticated
+    for breaker in services.breakers:
+        key = breaker.key
+        BREAKER_STATE.labels(key.provider, key.kind, key.host).set(_STATE_VALUES[breaker.state])
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _all_checks(services: Services) -> dict[str, Check]:
+    checks: dict[str, Callable[[Services], Awaitable[Check]]] = {
+        "database": _database,
+        "encryption": _encryption,
+        "scheduler": _scheduler,
+        "refresh": _refresh,
+        "breakers": _breakers,
+    }
+    results = await asyncio.gather(*(_within(check(services)) for check in checks.values()))
+    return dict(zip(checks, results, strict=True))
+
+
+async def _within(check: Awaitable[Check]) -> Check:
+    """The check's result, or the reason why there is none in time."""
+    try:
+        async with asyncio.timeout(_CHECK_SECONDS):
+            return await check
+    except TimeoutError:
+        return Check(status="unhealthy", detail=f"no answer within {_CHECK_SECONDS:g} s")
+    except BrokerError as error:
+        return Check(status="unhealthy", detail=error.detail)
+    except Exception as error:  # a health check that fails is an answer, not a crash
+        log.exception("health.check_failed")
+        return Check(status="unhealthy", detail=type(error).__name__)
+
+
+async def _database(services: Services) -> Check:
+    started = services.clock.monotonic()
+    await services.db.ping()
+    milliseconds = round((services.clock.monotonic() - started) * 1000, 1)
+    return Check(status="healthy", facts={"milliseconds": milliseconds})
+
+
+async def _encryption(services: Services) -> Check:
+    services.vault.check()
+    return Check(status="healthy")
+
+
+async def _scheduler(services: Services) -> Check:
+    timetable, now = services.timetable, services.clock.now()
+    facts = {
+        "last_tick_at": timetable.last_tick_at,
+        "next_tick_at": timetable.next_tick_at,
+        "interval_seconds": int(timetable.interval.total_seconds()),
+    }
+    if timetable.next_tick_at is None:
+        return Check(status="degraded", detail="not running", facts=facts)
+    if timetable.last_tick_failed:
+        return Check(status="degraded", detail="the last tick failed; the log tells why", facts=facts)
+    if now - timetable.next_tick_at > max(timetable.interval, timedelta(seconds=30)):
+        return Check(status="degraded", detail="the next tick is overdue", facts=facts)
+    return Check(status="healthy", facts=facts)
+
+
+async def _refresh(services: Services) -> Check:
+    outlook = await services.refresher.outlook()
+    facts = {"due": outlook.due, "failing": outlook.failing, "soonest_expiry_at": outlook.soonest_expiry_at}
+    if outlook.failing:
+        return Check(status="degraded", detail=f"{outlook.failing} grants fail to refresh", facts=facts)
+    return Check(status="healthy", facts=facts)
+
+
+async def _breakers(services: Services) -> Check:
+    states = {breaker.key.name: breaker.state.value for breaker in services.breakers}
+    broken = sorted(name for name, state in states.items() if state != BreakerState.CLOSED)
+    if broken:
+        return Check(status="degraded", detail=f"left alone for now: {', '.join(broken)}", facts=states)
+    return Check(status="healthy", facts=states)

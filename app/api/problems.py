@@ -1,0 +1,202 @@
+"""Errors as HTTP answers: RFC 9457 problem details. This is the only place that knows both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from app.api.deps import services_of
+from app.connect.request import Wish
+from app.errors import BrokerError, InvalidRequest, ReconnectRequired, UpstreamError, ValidationFailed
+from app.telemetry import current_request_id, logger
+
+log = logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUSES: Mapping[str, tuple[int, str]] = {
+    "invalid_request": (400, "The request is malformed"),
+    "unauthenticated": (401, "No valid API key"),
+    "forbidden": (403, "The API key does not allow this"),
+    "unknown_provider": (404, "Unknown provider"),
+    "grant_not_found": (404, "No such connection"),
+    "not_found": (404, "No such page"),
+    "method_not_allowed": (405, "The method is not supported here"),
+    "reconnect_required": (409, "The account has to be connected again"),
+    "insufficient_scope": (409, "The connection lacks a permission"),
+    "conflict": (409, "The request conflicts with what is stored"),
+    "body_too_large": (413, "The request body is too large"),
+    "validation_failed": (422, "A field is wrong"),
+    "rate_limited": (429, "Too many requests"),
+    "internal_error": (500, "Something went wrong here"),
+    "provider_rejected_client": (502, "The provider does not accept this service's registration"),
+    "provider_error": (502, "The provider gave an unusable answer"),
+    "provider_unavailable": (503, "The provider is not available"),
+    "overloaded": (503, "This service is not available for a moment"),
+    "refresh_timeout": (504, "The refresh takes longer than you wanted to wait"),
+}
+
+
+class Action(BaseModel):
+    kind: str = Field(description="What the user has to do.", examples=["reconnect"])
+    url: str = Field(description="Where a browser begins to do it; good for 24 hours.")
+
+
+class FieldError(BaseModel):
+    field: str = Field(description="The path of the field.", examples=["body.expires_in"])
+    message: str = Field(description="What is wrong with it.")
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    model_config = ConfigDict(json_schema_extra={"title": "Problem"})
+
+    type: str = Field(examples=["https://broker.example.com/problems/reconnect_required"])
+    title: str
+    status: int
+    detail: str = Field(description="A sentence that an end user may be shown.")
+    code: str = Field(description="Stable; decide by it.", examples=["reconnect_required"])
+    retryable: bool = Field(description="Whether the same request may succeed later without anybody's doing.")
+    retry_after: int | None = Field(description="Seconds to wait before that, where they are known.")
+    request_id: str | None
+    category: str | None = Field(default=None, description="The kind of trouble, as in history and metrics.")
+    provider: str | None = None
+    user_id: str | None = None
+    grant_id: str | None = None
+    provider_code: str | None = Field(
+        default=None, description="The provider's own error code, if it gave one."
+    )
+    reason: str | None = Field(default=None, description="Why the account has to be connected again.")
+    action: Action | None = None
+    errors: list[FieldError] | None = Field(default=None, description="Each field that is wrong.")
+
+
+def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's `responses` for a route that answers these codes."""
+    by_status: dict[int | str, list[str]] = {}
+    for code in ("unauthenticated", "forbidden", "validation_failed", "overloaded", *codes):
+        by_status.setdefault(STATUSES[code][0], []).append(code)
+    return {
+        status: {
+            "model": Problem,
+            "description": "; ".join(f"`{code}`: {STATUSES[code][1]}" for code in known),
+        }
+        for status, known in by_status.items()
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of `app` a problem."""
+    app.add_exception_handler(BrokerError, _broker_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _crash)
+
+
+def problem_of(request: Request, error: BrokerError) -> Problem:
+    """`error` as problem details; a dead grant comes with the way to connect it again."""
+    status, title = STATUSES[error.code]
+    return Problem(
+        type=f"{services_of(request).base_url}/problems/{error.code}",
+        title=title,
+        status=status,
+        detail=error.detail,
+        code=error.code,
+        retryable=error.retryable,
+        retry_after=error.retry_after,
+        request_id=current_request_id(),
+        category=error.category,
+        provider=error.provider,
+        user_id=error.user_id,
+        grant_id=None if error.grant_id is None else str(error.grant_id),
+        provider_code=error.provider_code if isinstance(error, UpstreamError) else None,
+        reason=error.reason if isinstance(error, ReconnectRequired) else None,
+        action=_action(request, error),
+        errors=[FieldError(field=field, message=message) for field, message in error.fields.items()]
+        if isinstance(error, ValidationFailed)
+        else None,
+    )
+
+
+def _action(request: Request, error: BrokerError) -> Action | None:
+    """The way to connect a dead grant again, where the provider has one and we are registered there."""
+    if not isinstance(error, ReconnectRequired) or error.provider is None or error.user_id is None:
+        return None
+    services = services_of(request)
+    client = services.clients.get(error.provider)
+    if client.client_id is None or client.provider.authorization_url is None:
+        return None
+    wish = Wish(error.provider, error.user_id, error.account)
+    return Action(kind="reconnect", url=services.connector.ticket_url(wish))
+
+
+def _answer(request: Request, error: BrokerError) -> JSONResponse:
+    problem = problem_of(request, error)
+    headers = {"Cache-Control": "no-store"}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if problem.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="token broker"'
+    return JSONResponse(
+        problem.model_dump(exclude_none=True) | {"retry_after": error.retry_after},
+        status_code=problem.status,
+        headers=headers,
+        media_type=MEDIA_TYPE,
+    )
+
+
+async def _broker_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, BrokerError)
+    return _answer(request, error)
+
+
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    fields: dict[str, str] = {}
+    for mistake in error.errors():
+        if mistake["type"] == "json_invalid":
+            return _answer(request, InvalidRequest(f"The body is not JSON: {mistake['ctx']['error']}."))
+        path = ".".join(str(step) for step in mistake["loc"])
+        fields.setdefault(path, str(mistake["msg"]).removeprefix("Value error, "))
+    sentence = "; ".join(f"{path}: {message}" for path, message in fields.items())
+    return _answer(request, ValidationFailed(f"The request is not valid. {sentence}", fields=fields))
+
+
+class _NoSuchRoute(BrokerError):
+    code = "not_found"
+
+
+class _NoSuchMethod(BrokerError):
+    code = "method_not_allowed"
+
+
+class _BodyTooLarge(BrokerError):
+    code = "body_too_large"
+
+
+_FRAMEWORK_ERRORS: Mapping[int, BrokerError] = {
+    404: _NoSuchRoute("There is nothing at this address. The routes are described at /docs."),
+    405: _NoSuchMethod("This address has no such method. The routes are described at /docs."),
+    413: _BodyTooLarge("The request body is larger than the 1 MiB that this service takes."),
+}
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    """What the framework refuses by itself."""
+    assert isinstance(error, HTTPException)
+    known = _FRAMEWORK_ERRORS.get(error.status_code)
+    answer = _answer(request, known or InvalidRequest("The request cannot be understood."))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _crash(request: Request, error: Exception) -> JSONResponse:
+    log.error("request.crashed", exc_info=error)
+    return _answer(request, BrokerError("Something went wrong here, and was recorded under this request id."))

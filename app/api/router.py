@@ -1,0 +1,19 @@
+"""All routes. The API is mounted twice, canonically at `/api/v1`; operations live at the root only."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, FastAPI
+
+from app.api import grants, oauth, operations, tokens
+
+PREFIX = "/api/v1"
+MAX_BODY_BYTES = 1024 * 1024
+
+
+def include(app: FastAPI) -> None:
+    api = APIRouter()
+    for resource in (tokens, grants, oauth):
+        api.include_router(resource.router)
+    app.include_router(operations.router)
+    app.include_router(api, prefix=PREFIX)
+    app.include_router(api, include_in_schema=False)

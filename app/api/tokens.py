@@ -1,0 +1,139 @@
+"""`/tokens`: what backend services call instead of keeping tokens."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel, Field
+
+from app.api.deps import Body, Key, OpaqueName, Services, Use, WaitQuery, consumer_with
+from app.api.problems import responses
+from app.consumers.consumer import Consumer, Scope
+from app.errors import BrokerError
+from app.grants.grant import DEFAULT_ACCOUNT, Degraded, GrantKey, Need, Token, not_found
+
+router = APIRouter(tags=["Tokens"])
+
+_FAILURES = responses(
+    "invalid_request",
+    "unknown_provider",
+    "grant_not_found",
+    "reconnect_required",
+    "provider_rejected_client",
+    "provider_error",
+    "provider_unavailable",
+    "refresh_timeout",
+)
+
+
+class TokenAnswer(BaseModel):
+    """A user's access token. It is answered with `Cache-Control: no-store`: ask again instead of keeping it."""
+
+    access_token: str
+    token_type: str = Field(examples=["Bearer"])
+    expires_at: datetime | None = Field(description="Null: it does not expire.")
+    expires_in: int | None = Field(description="Seconds from now.")
+    scope: str | None = Field(description="What was granted, space-separated; null where it is not known.")
+    provider: str
+    user_id: str
+    account: str
+    grant_id: UUID
+    generation: int = Field(
+        description="One more with each new token; tells a refused one from its successor."
+    )
+    refreshed: bool = Field(description="Whether this very request waited for a refresh.")
+    degraded: Degraded | None = Field(description="Why this token is less than what was asked for, if it is.")
+
+
+class RefreshBody(Body):
+    account: OpaqueName = DEFAULT_ACCOUNT
+    generation: int | None = Field(
+        default=None,
+        ge=1,
+        description="Of the token that a resource server refused: refreshed only if it is still the present one.",
+    )
+    reason: str | None = Field(default=None, max_length=200, description="For the logs.")
+
+
+@router.get(
+    "/tokens/{provider}/{user_id}",
+    summary="Fetch a fresh access token",
+    responses=_FAILURES | responses("insufficient_scope", "reconnect_required"),
+)
+async def get_token(
+    key: Key,
+    services: Use,
+    response: Response,
+    consumer: Annotated[Consumer, Depends(consumer_with(Scope.TOKENS_READ))],
+    min_ttl: Annotated[
+        int, Query(ge=0, le=86400, description="Seconds the token must still be good for.")
+    ] = 60,
+    scope: Annotated[
+        str, Query(max_length=4096, description="Space-separated scopes without which no token is of use.")
+    ] = "",
+    wait: WaitQuery = 30,
+) -> TokenAnswer:
+    """A token that is good for `min_ttl` seconds; an expired one is refreshed first.
+
+    If a refresh fails while the present token is still valid, that one is answered with `degraded` set.
+    """
+    _require_visible(services, consumer, key)
+    need = Need(min_ttl=timedelta(seconds=min_ttl))
+    token = await services.refresher.fresh(key, need, scope=scope, wait=timedelta(seconds=wait))
+    return _answer(token, services, response)
+
+
+@router.post(
+    "/tokens/{provider}/{user_id}/refresh",
+    summary="Refresh now",
+    responses=_FAILURES | responses("rate_limited"),
+)
+async def refresh_token(
+    key: Key,
+    services: Use,
+    response: Response,
+    consumer: Annotated[Consumer, Depends(consumer_with(Scope.TOKENS_REFRESH))],
+    body: RefreshBody | None = None,
+    wait: WaitQuery = 30,
+) -> TokenAnswer:
+    """After a resource server refused a token: name its `generation`, and it is refreshed unless a newer one is
+    there already. Without it the token is always refreshed, once every 10 seconds at most.
+    """
+    wanted = body or RefreshBody()
+    key = GrantKey(
+        key.provider, key.user_id, wanted.account if key.account == DEFAULT_ACCOUNT else key.account
+    )
+    _require_visible(services, consumer, key)
+    token = await services.refresher.force(key, generation=wanted.generation, wait=timedelta(seconds=wait))
+    return _answer(token, services, response)
+
+
+def _require_visible(services: Services, consumer: Consumer, key: GrantKey) -> None:
+    """Raises UnknownProvider, and for a grant that the consumer may not see what is raised for an absent one."""
+    services.clients.get(key.provider)
+    if not consumer.may_see(key.provider, key.user_id):
+        error: BrokerError = not_found(key)
+        raise error
+
+
+def _answer(token: Token, services: Services, response: Response) -> TokenAnswer:
+    response.headers["Cache-Control"] = "no-store"
+    grant = token.grant
+    remaining = grant.remaining(services.clock.now())
+    return TokenAnswer(
+        access_token=token.access_token,
+        token_type=grant.token_type,
+        expires_at=grant.expires_at,
+        expires_in=None if remaining is None else max(0, int(remaining.total_seconds())),
+        scope=grant.scope,
+        provider=grant.key.provider,
+        user_id=grant.key.user_id,
+        account=grant.key.account,
+        grant_id=grant.id,
+        generation=grant.generation,
+        refreshed=token.refreshed,
+        degraded=token.degraded,
+    )

@@ -1,0 +1,182 @@
+"""The `broker` command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from typing import Annotated, TypeVar
+
+import typer
+
+from app import demo as demonstration
+from app import development, embedded, main, serve
+from app.api.deps import Services
+from app.clock import SystemClock
+from app.consumers.authenticate import Authenticator
+from app.consumers.consumer import Scope, new_key
+from app.db import Database
+from app.errors import ConfigurationError, ValidationFailed
+from app.main import Settings
+
+app = typer.Typer(help="Hands out fresh OAuth access tokens.", no_args_is_help=True, add_completion=False)
+keys = typer.Typer(help="API keys of the services that call the broker.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+
+_ACTOR = "command line"
+T = TypeVar("T")
+
+
+@app.command("serve")
+def serve_command(
+    demo: Annotated[bool, typer.Option(help="With a sandbox provider and a sample user.")] = False,
+) -> None:
+    """Runs the service. Without BROKER_DATABASE_URL it starts a private PostgreSQL in BROKER_DATA_DIR."""
+    if demo:
+        demonstration.prepare_environment()
+    read = main.read_settings()
+    with ExitStack() as stack:
+        bound = stack.enter_context(serve.bind(read.host, read.port))
+        if demo:
+            stack.enter_context(demonstration.sandbox(read.data_dir))
+        read = stack.enter_context(_with_database(read))
+        application = main.create_app(read)
+        started = _announce(read) if demo else None
+        serve.serve(application, bound, drain_seconds=read.drain_seconds, started=started)
+
+
+@app.command()
+def migrate() -> None:
+    """Brings the database's schema up to date and ends. `serve` does so itself unless BROKER_MIGRATE=0."""
+    _with_db(lambda db: db.migrate())
+    print("The schema is up to date.")
+
+
+@app.command()
+def sandbox() -> None:
+    """Runs the sandbox, a hostile authorization server to test against (see `python -m app.sandbox --help`)."""
+    os.execv(sys.executable, [sys.executable, "-m", "app.sandbox"])
+
+
+@keys.command("create")
+def create_key(
+    consumer: Annotated[str, typer.Argument(help="The name of the service that gets the key.")],
+    scope: Annotated[list[str], typer.Option(help=f"One or more of: {', '.join(Scope)}.")],
+    provider: Annotated[list[str] | None, typer.Option(help="Only for these; left out: all.")] = None,
+    user: Annotated[list[str] | None, typer.Option(help="Only these, or `prefix*`; left out: all.")] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, help="How long it is in force; left out: no end.")
+    ] = None,
+) -> None:
+    """Makes a key and prints it. It is shown this once."""
+
+    async def create(db: Database) -> str:
+        clock = SystemClock()
+        await db.migrate()
+        return await Authenticator(db, clock).create_key(
+            consumer=consumer,
+            scopes=scope,
+            providers=provider,
+            users=user,
+            expires_at=None if days is None else clock.now() + timedelta(days=days),
+            actor=_ACTOR,
+        )
+
+    print(_with_db(create))
+
+
+@keys.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(help="The 16 hex digits after `brk_`.")],
+) -> None:
+    """Ends a key, on all replicas within two seconds."""
+
+    async def revoke(db: Database) -> bool:
+        return await Authenticator(db, SystemClock()).revoke_key(key_id, actor=_ACTOR)
+
+    if not _with_db(revoke):
+        print(f"There is no key {key_id} in force.", file=sys.stderr)
+        raise typer.Exit(1)
+    print(f"{key_id} is revoked.")
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """Lists all keys, without their secrets."""
+
+    async def listed(db: Database) -> list[str]:
+        found = await Authenticator(db, SystemClock()).list_keys()
+        now = SystemClock().now()
+        return [
+            f"{key.key_id}  {key.consumer:24}  "
+            + (
+                "revoked"
+                if key.revoked_at
+                else "expired"
+                if key.expires_at and key.expires_at <= now
+                else "active "
+            )
+            + f"  {' '.join(key.scopes)}"
+            for key in found
+        ]
+
+    print("\n".join(_with_db(listed)))
+
+
+@keys.command("generate")
+def generate_keys() -> None:
+    """Prints a fresh encryption key and admin key, as settings. Nothing is stored."""
+    print(f"BROKER_ENCRYPTION_KEYS={development.new_encryption_key()}")
+    print(f"BROKER_ADMIN_KEY={new_key()}")
+
+
+@contextmanager
+def _with_database(read: Settings) -> Iterator[Settings]:
+    """The settings with a database: the one that is set, or the private one, started for as long as it is needed."""
+    if read.database_url is not None:
+        yield read
+        return
+    with embedded.running(read.data_dir) as url:
+        yield read.model_copy(update={"database_url": url})
+
+
+def _with_db(work: Callable[[Database], Coroutine[None, None, T]]) -> T:
+    async def run(url: str) -> T:
+        db = Database(url, pool_size=1)
+        try:
+            return await work(db)
+        finally:
+            await db.close()
+
+    with _with_database(main.read_settings()) as read:
+        assert read.database_url is not None
+        return asyncio.run(run(read.database_url))
+
+
+def _announce(read: Settings) -> serve.Started:
+    async def announce(services: Services) -> None:
+        await demonstration.connect_sample(services)
+        print(demonstration.banner(read.base_url, main.admin_key(read) or "", read.data_dir), flush=True)
+
+    return announce
+
+
+def run() -> None:
+    """The console script: what is wrong with the settings is said in sentences, not in a traceback."""
+    try:
+        app(standalone_mode=True)
+    except ConfigurationError as error:
+        for mistake in error.mistakes:
+            print(f"broker: {mistake}", file=sys.stderr)
+        sys.exit(2)
+    except ValidationFailed as error:
+        for field, message in error.fields.items():
+            print(f"broker: {field}: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,124 @@
+"""`AuthorizationRequest`: one user on the way to a provider and back (RFC 6749 section 4.1). And the ticket, which is what
+a browser is given to begin with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from app.grants.grant import GrantKey
+
+REQUEST_TTL = timedelta(minutes=10)
+TICKET_TTL = timedelta(hours=24)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Who is to be connected to what, and where the browser goes afterwards."""
+
+    provider: str
+    user_id: str
+    account: str
+    scopes: tuple[str, ...] = ()
+    return_to: str | None = None
+    login_hint: str | None = None
+
+    @property
+    def key(self) -> GrantKey:
+        return GrantKey(self.provider, self.user_id, self.account)
+
+
+@dataclass(frozen=True)
+class AuthorizationRequest:
+    """A stored request. Its state is known by its hash only, and works once."""
+
+    id: UUID
+    wish: Wish
+    redirect_uri: str
+    sealed_code_verifier: bytes = field(repr=False)
+    browser_bound: bool
+    browser_sha256: bytes | None = field(repr=False)
+    expires_at: datetime
+    used_at: datetime | None
+
+    def may_be_opened_by(self, browser_sha256: bytes, now: datetime) -> bool:
+        """Whether that browser may take it to the provider: nobody used it, nobody else opened it, in time."""
+        others = self.browser_sha256 is not None and self.browser_sha256 != browser_sha256
+        return self.used_at is None and now < self.expires_at and not others
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What `/connect/{ticket}` carries, sealed. With a `state` it leads to that request, else to a new one."""
+
+    wish: Wish
+    expires_at: datetime
+    state: str | None = field(default=None, repr=False)
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "wish": asdict(self.wish),
+                "expires_at": self.expires_at.isoformat(),
+                "state": self.state,
+            },
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Ticket:
+        fields = json.loads(text)
+        wish = fields["wish"] | {"scopes": tuple(fields["wish"]["scopes"])}
+        return cls(Wish(**wish), datetime.fromisoformat(fields["expires_at"]), fields["state"])
+
+
+def new_state() -> str:
+    """256 random bits: it cannot be guessed (RFC 6749 section 10.12)."""
+    return secrets.token_urlsafe(32)
+
+
+def sha256(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def is_allowed_return(url: str, allowed: Sequence[str]) -> bool:
+    """Whether `url` lies under one of the `allowed` URL prefixes.
+
+    Scheme, host and port must be the same and the path must continue at a slash, so `https://app.example` allows
+    neither `https://app.example.evil.test` nor `https://app.example@evil.test`.
+    """
+    target = _comparable(url)
+    return target is not None and any(_is_under(target, _comparable(prefix)) for prefix in allowed)
+
+
+def _comparable(url: str) -> tuple[str, str, str] | None:
+    """Scheme, authority and path; None for what browsers and this parser may read differently."""
+    if not url.isascii() or not url.isprintable() or "\\" in url or " " in url:
+        return None
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    if (
+        parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or "@" in parts.netloc
+        or ".." in parts.path
+    ):
+        return None
+    default = 443 if parts.scheme == "https" else 80
+    return parts.scheme, f"{parts.hostname}:{port or default}", parts.path or "/"
+
+
+def _is_under(target: tuple[str, str, str], prefix: tuple[str, str, str] | None) -> bool:
+    if prefix is None or target[:2] != prefix[:2]:
+        return False
+    folder = prefix[2].rstrip("/") + "/"
+    return target[2] == prefix[2] or target[2].startswith(folder)

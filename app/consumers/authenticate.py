@@ -1,0 +1,121 @@
+"""Who is calling: API keys checked, made and revoked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from cachetools import TTLCache
+
+from app.audit import store as audit
+from app.audit.event import AuditEvent
+from app.clock import Clock
+from app.consumers import store
+from app.consumers.consumer import ApiKey, Consumer, Scope, new_key, split_key
+from app.consumers.store import ListedKey
+from app.db import Database
+from app.errors import Unauthenticated, ValidationFailed
+from app.ids import uuid7
+from app.telemetry import logger
+
+log = logger(__name__)
+
+ADMIN_CONSUMER = "admin"
+_CACHE_SECONDS = 1.0  # how long a revoked key may still be accepted
+_CACHE_KEYS = 10_000
+
+
+class Authenticator:
+    """Tells the consumer of a key. Verified keys are remembered for a second."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+        self._known: TTLCache[str, tuple[ApiKey, Consumer]] = TTLCache(_CACHE_KEYS, _CACHE_SECONDS)
+
+    async def consumer_of(self, key: str) -> Consumer:
+        """Raises Unauthenticated, with one text whatever is wrong with the key."""
+        parts = split_key(key)
+        if parts is None:
+            raise Unauthenticated
+        key_id, secret = parts
+        found = self._known.get(key_id) or await self._look_up(key_id)
+        if found is None or not found[0].accepts(secret, self._clock.now()):
+            raise Unauthenticated
+        return found[1]
+
+    async def install_admin_key(self, key: str) -> None:
+        """Makes `key` the admin's only key, if it is new. A key that was revoked stays revoked."""
+        key_id, secret = _parts(key)
+        async with self._db.begin() as tx:
+            consumer_id = await store.ensure_consumer(
+                tx, consumer_id=uuid7(self._clock.now()), name=ADMIN_CONSUMER, scopes=[Scope.ADMIN]
+            )
+            if await store.add_key(tx, key_id=key_id, secret=secret, consumer_id=consumer_id):
+                await store.revoke_other_keys(tx, consumer_id, but=key_id)
+                event = AuditEvent("key.installed", details={"key_id": key_id, "consumer": ADMIN_CONSUMER})
+                await audit.record(tx, event, now=self._clock.now())
+
+    async def create_key(
+        self,
+        *,
+        consumer: str,
+        scopes: Sequence[str],
+        providers: Sequence[str] | None = None,
+        users: Sequence[str] | None = None,
+        expires_at: datetime | None = None,
+        actor: str,
+    ) -> str:
+        """A new key of the consumer, which is made, or given these rights. Raises ValidationFailed."""
+        unknown = sorted(set(scopes) - set(Scope))
+        if unknown or not scopes:
+            raise ValidationFailed(
+                "The key was not made.",
+                fields={"scopes": f"must be some of {', '.join(Scope)} (got {', '.join(unknown) or 'none'})"},
+            )
+        key = new_key()
+        key_id, secret = _parts(key)
+        async with self._db.begin() as tx:
+            consumer_id = await store.ensure_consumer(
+                tx,
+                consumer_id=uuid7(self._clock.now()),
+                name=consumer,
+                scopes=scopes,
+                providers=providers,
+                users=users,
+            )
+            await store.add_key(
+                tx, key_id=key_id, secret=secret, consumer_id=consumer_id, expires_at=expires_at
+            )
+            details: dict[str, Any] = {"key_id": key_id, "consumer": consumer, "scopes": list(scopes)}
+            await audit.record(tx, AuditEvent("key.created", actor, details=details), now=self._clock.now())
+        return key
+
+    async def revoke_key(self, key_id: str, *, actor: str) -> bool:
+        """Whether there was such a key in force. It is refused everywhere within a second."""
+        self._known.pop(key_id, None)
+        async with self._db.begin() as tx:
+            revoked = await store.revoke_key(tx, key_id)
+            if revoked:
+                event = AuditEvent("key.revoked", actor, details={"key_id": key_id})
+                await audit.record(tx, event, now=self._clock.now())
+        return revoked
+
+    async def list_keys(self) -> list[ListedKey]:
+        async with self._db.begin() as tx:
+            return await store.list_keys(tx)
+
+    async def _look_up(self, key_id: str) -> tuple[ApiKey, Consumer] | None:
+        async with self._db.begin() as tx:
+            found = await store.find_key(tx, key_id)
+        if found is not None:
+            self._known[key_id] = found
+        return found
+
+
+def _parts(key: str) -> tuple[str, str]:
+    parts = split_key(key)
+    if parts is None:
+        raise Unauthenticated
+    return parts

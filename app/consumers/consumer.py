@@ -1,0 +1,99 @@
+"""`Consumer`: a service that calls us, what its key looks like, and what it may do. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from app.errors import Forbidden
+
+_KEY = re.compile(r"brk_(?P<id>[0-9a-f]{16})_(?P<secret>[0-9a-f]{64})")
+
+
+class Scope(StrEnum):
+    """What a key may be used for."""
+
+    TOKENS_READ = "tokens:read"
+    TOKENS_REFRESH = "tokens:refresh"
+    GRANTS_READ = "grants:read"
+    GRANTS_WRITE = "grants:write"
+    PROXY = "proxy"
+    CALENDAR = "calendar"
+    DELIVERIES = "deliveries"
+    ADMIN = "admin"  # includes all the others
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """`providers` and `users` None: all of them. A user is named exactly, or by `prefix*`."""
+
+    id: UUID
+    name: str
+    scopes: frozenset[str]
+    providers: frozenset[str] | None = None
+    users: tuple[str, ...] | None = None
+
+    def require(self, scope: Scope) -> None:
+        """Raises Forbidden unless the key has the scope."""
+        if scope not in self.scopes and Scope.ADMIN not in self.scopes:
+            raise Forbidden(f"This API key lacks the scope {scope}.")
+
+    def may_see(self, provider: str, user_id: str) -> bool:
+        """Whether grants of this user at this provider exist at all for the consumer."""
+        return self._has_provider(provider) and self._has_user(user_id)
+
+    def require_access(self, provider: str, user_id: str) -> None:
+        """Raises Forbidden where the consumer may not create anything for this user at this provider."""
+        if not self._has_provider(provider):
+            raise Forbidden("This API key is not for that provider.", provider=provider)
+        if not self._has_user(user_id):
+            raise Forbidden("This API key is not for that user.", provider=provider)
+
+    def _has_provider(self, provider: str) -> bool:
+        return self.providers is None or provider in self.providers
+
+    def _has_user(self, user_id: str) -> bool:
+        if self.users is None:
+            return True
+        return any(
+            user_id.startswith(allowed[:-1]) if allowed.endswith("*") else user_id == allowed
+            for allowed in self.users
+        )
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A stored key: its secret is known by its hash only."""
+
+    id: str
+    secret_sha256: bytes
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+    def accepts(self, secret: str, now: datetime) -> bool:
+        """Whether `secret` is this key's, and the key is in force. Takes the same time for any wrong secret."""
+        matches = hmac.compare_digest(hash_secret(secret), self.secret_sha256)
+        expired = self.expires_at is not None and self.expires_at <= now
+        return matches and not expired and self.revoked_at is None
+
+
+def split_key(key: str) -> tuple[str, str] | None:
+    """The id and the secret of `brk_<16 hex>_<64 hex>`; None for anything else."""
+    match = _KEY.fullmatch(key)
+    return None if match is None else (match["id"], match["secret"])
+
+
+def hash_secret(secret: str) -> bytes:
+    """A secret of 256 random bits needs no slow hash."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def new_key() -> str:
+    """A fresh key, shown once and never again."""
+    return f"brk_{secrets.token_hex(8)}_{secrets.token_hex(32)}"

@@ -1,0 +1,107 @@
+"""The SQL of consumers and their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from app.consumers.consumer import ApiKey, Consumer, hash_secret
+from app.db import Tx
+from app.tables import api_keys, consumers
+
+
+@dataclass(frozen=True)
+class ListedKey:
+    key_id: str
+    consumer: str
+    scopes: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+async def find_key(tx: Tx, key_id: str) -> tuple[ApiKey, Consumer] | None:
+    """The key and whose it is, in force or not."""
+    query = (
+        select(api_keys, consumers.c.name, consumers.c.scopes, consumers.c.providers, consumers.c.users)
+        .join(consumers, consumers.c.id == api_keys.c.consumer_id)
+        .where(api_keys.c.id == key_id)
+    )
+    row = (await tx.execute(query)).one_or_none()
+    if row is None:
+        return None
+    consumer = Consumer(
+        row.consumer_id,
+        row.name,
+        frozenset(row.scopes),
+        None if row.providers is None else frozenset(row.providers),
+        None if row.users is None else tuple(row.users),
+    )
+    return ApiKey(row.id, row.secret_sha256, row.expires_at, row.revoked_at), consumer
+
+
+async def ensure_consumer(
+    tx: Tx,
+    *,
+    consumer_id: UUID,
+    name: str,
+    scopes: Sequence[str],
+    providers: Sequence[str] | None = None,
+    users: Sequence[str] | None = None,
+) -> UUID:
+    """The id of the consumer called `name`, made or changed to have these rights."""
+    rights = {"scopes": list(scopes), "providers": providers, "users": users}
+    query = (
+        upsert(consumers)
+        .values(id=consumer_id, name=name, **rights)
+        .on_conflict_do_update(index_elements=["name"], set_=rights)
+        .returning(consumers.c.id)
+    )
+    found: UUID = (await tx.execute(query)).scalar_one()
+    return found
+
+
+async def add_key(
+    tx: Tx, *, key_id: str, secret: str, consumer_id: UUID, expires_at: datetime | None = None
+) -> bool:
+    """Stores the hash of a key; False where a key of that id is there already."""
+    query = (
+        upsert(api_keys)
+        .values(id=key_id, consumer_id=consumer_id, secret_sha256=hash_secret(secret), expires_at=expires_at)
+        .on_conflict_do_nothing()
+        .returning(api_keys.c.id)
+    )
+    return (await tx.execute(query)).one_or_none() is not None
+
+
+async def revoke_key(tx: Tx, key_id: str) -> bool:
+    """Whether there was such a key in force."""
+    query = update(api_keys).where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
+    result = await tx.execute(query.values(revoked_at=func.clock_timestamp()).returning(api_keys.c.id))
+    return result.one_or_none() is not None
+
+
+async def revoke_other_keys(tx: Tx, consumer_id: UUID, *, but: str) -> None:
+    """Leaves the consumer one key."""
+    await tx.execute(
+        update(api_keys)
+        .where(api_keys.c.consumer_id == consumer_id, api_keys.c.id != but, api_keys.c.revoked_at.is_(None))
+        .values(revoked_at=func.clock_timestamp())
+    )
+
+
+async def list_keys(tx: Tx) -> list[ListedKey]:
+    query = (
+        select(api_keys, consumers.c.name, consumers.c.scopes)
+        .join(consumers, consumers.c.id == api_keys.c.consumer_id)
+        .order_by(consumers.c.name, api_keys.c.created_at)
+    )
+    return [
+        ListedKey(row.id, row.name, tuple(row.scopes), row.created_at, row.expires_at, row.revoked_at)
+        for row in await tx.execute(query)
+    ]

@@ -1,0 +1,117 @@
+"""PostgreSQL: the engine, transactions, notifications and migrations.
+
+async with db.begin() as tx:      one transaction; commits at the end, rolls back on an error
+    await store.something(tx, ...)
+await db.notify(channel, payload) after the commit, as a statement of its own: NOTIFY inside a durable
+                                  transaction serialises all commits behind one lock
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, func, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from app.errors import Overloaded
+
+Tx = AsyncConnection
+
+MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
+_MIGRATION_LOCK = 7_310_482_945_112_406_321  # any constant: every replica asks for the same one
+
+
+class DatabaseUnavailable(Overloaded):
+    """The token store cannot be reached, or has no connection free."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The token store cannot be reached at the moment. Nothing was changed; try again shortly.",
+            retry_after=2,
+        )
+
+
+class Database:
+    """A pool of connections to one PostgreSQL."""
+
+    def __init__(
+        self, url: str, *, pool_size: int = 20, command_timeout: float = 8.0, pool_timeout: float = 5.0
+    ) -> None:
+        self._engine = create_async_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=pool_timeout,
+            pool_pre_ping=True,
+            connect_args={"timeout": 5, "command_timeout": command_timeout},
+        )
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Tx]:
+        """One transaction. Raises DatabaseUnavailable where PostgreSQL cannot be asked."""
+        with _outages_named():
+            async with self._engine.begin() as tx:
+                yield tx
+
+    async def notify(self, channel: str, payload: str) -> None:
+        """Wakes the listeners of `channel`, outside any transaction. Raises DatabaseUnavailable."""
+        with _outages_named():
+            async with self._engine.connect() as connection:
+                alone = await connection.execution_options(isolation_level="AUTOCOMMIT")
+                await alone.execute(select(func.pg_notify(channel, payload)))
+
+    async def ping(self) -> None:
+        """Raises DatabaseUnavailable unless PostgreSQL answers."""
+        async with self.begin() as tx:
+            await tx.execute(select(1))
+
+    async def migrate(self, revision: str = "head") -> None:
+        """Brings the schema to `revision`. Replicas that start at once take turns; repeating it changes nothing."""
+        async with self._engine.begin() as tx:
+            await tx.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            await tx.run_sync(_upgrade, revision)
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+@contextmanager
+def _outages_named() -> Iterator[None]:
+    try:
+        yield
+    except (DBAPIError, PoolTimeout, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        if _is_outage(error):
+            raise DatabaseUnavailable from error
+        raise
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Whether PostgreSQL is away, rather than unhappy with what it was asked."""
+    original = getattr(error, "orig", None)
+    cause = getattr(original, "__cause__", None) or original or error
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    if isinstance(cause, asyncpg.PostgresError):
+        # 08 connection, 53 resources, 57 operator intervention (shutdown, crash, not yet accepting)
+        return (cause.sqlstate or "")[:2] in {"08", "53", "57"}
+    return isinstance(cause, OSError | TimeoutError | PoolTimeout | asyncpg.InterfaceError)
+
+
+def migration_config() -> Config:
+    """Alembic's configuration; `alembic.ini` says the same for its command line."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config
+
+
+def _upgrade(connection: Connection, revision: str) -> None:
+    config = migration_config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)

@@ -1,0 +1,68 @@
+"""The SQL of the history of refresh attempts, and of what it proves."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import func, insert, literal, select
+
+from app.db import Tx
+from app.grants.grant import Claim, Outcome, Trigger
+from app.grants.store import clock
+from app.tables import refresh_attempts
+
+
+async def record(
+    tx: Tx,
+    held: Claim,
+    *,
+    replica: str,
+    outcome: Outcome,
+    milliseconds: int,
+    generation: int,
+    category: str | None = None,
+    provider_code: str | None = None,
+    spent_fingerprint: bytes | None = None,
+) -> None:
+    """One row of the history. Raises IntegrityError where this attempt was recorded before."""
+    await tx.execute(
+        insert(refresh_attempts).values(
+            id=held.attempt_id,
+            grant_id=held.grant.id,
+            lineage_id=held.grant.lineage_id,
+            epoch=held.epoch,
+            replica=replica,
+            trigger=held.trigger,
+            outcome=outcome,
+            category=category,
+            provider_code=provider_code,
+            milliseconds=milliseconds,
+            generation=generation,
+            spent_fingerprint=spent_fingerprint,
+        )
+    )
+
+
+async def was_applied(tx: Tx, attempt_id: UUID) -> bool:
+    """Whether this attempt's commit went through, though its answer was lost."""
+    query = select(literal(1)).where(
+        refresh_attempts.c.id == attempt_id, refresh_attempts.c.outcome == Outcome.REFRESHED
+    )
+    return (await tx.execute(query)).first() is not None
+
+
+async def seconds_since_forced(tx: Tx, grant_id: UUID) -> float | None:
+    """Seconds since somebody last forced a refresh of the grant."""
+    query = select(func.extract("epoch", clock() - func.max(refresh_attempts.c.at))).where(
+        refresh_attempts.c.grant_id == grant_id, refresh_attempts.c.trigger == Trigger.FORCED
+    )
+    seconds = (await tx.execute(query)).scalar_one()
+    return None if seconds is None else float(seconds)
+
+
+async def was_spent(tx: Tx, grant_id: UUID, fingerprint: bytes) -> bool:
+    """Whether this grant has already exchanged that refresh token for its successor."""
+    query = select(literal(1)).where(
+        refresh_attempts.c.grant_id == grant_id, refresh_attempts.c.spent_fingerprint == fingerprint
+    )
+    return (await tx.execute(query.limit(1))).first() is not None

@@ -1,0 +1,298 @@
+"""`Grant`: what one user gave one OAuth client at one provider, and the rules that need nothing but the value."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from app.errors import (
+    Category,
+    GrantNotFound,
+    InsufficientScope,
+    ProviderError,
+    ProviderRejectedClient,
+    ProviderUnavailable,
+    ReconnectRequired,
+    Sent,
+    UpstreamError,
+)
+
+DEFAULT_ACCOUNT = "default"
+DEFAULT_MIN_TTL = timedelta(seconds=60)
+
+_RECONNECT_SENTENCES = {
+    "no_refresh_token": "The access to {provider} has ended and cannot be renewed by itself.",
+    "lost_rotation": "The connection to {provider} was interrupted while it was being renewed.",
+}
+_UPSTREAM_ERRORS: dict[str, type[UpstreamError]] = {
+    kind.code: kind for kind in (ProviderError, ProviderRejectedClient, ProviderUnavailable)
+}
+
+
+class Status(StrEnum):
+    ACTIVE = "active"
+    RECONNECT_REQUIRED = "reconnect_required"
+    REVOKED = "revoked"
+
+
+class Health(StrEnum):
+    HEALTHY = "healthy"
+    EXPIRING_SOON = "expiring_soon"
+    EXPIRED = "expired"
+    FAILING = "failing"
+    DEAD = "dead"
+
+
+class Trigger(StrEnum):
+    """Who asked for a refresh."""
+
+    REQUEST = "request"
+    AHEAD = "ahead"  # behind an answer that was still good
+    SCHEDULER = "scheduler"
+    FORCED = "forced"
+
+
+class Outcome(StrEnum):
+    """How a refresh attempt ended."""
+
+    REFRESHED = "refreshed"
+    FAILED = "failed"  # known not to have changed anything at the provider
+    UNKNOWN = "unknown"  # the refresh token may be spent
+    DEAD = "dead"
+
+
+class Degraded(StrEnum):
+    """Why an answer is less than what was asked for."""
+
+    REFRESH_FAILED = "refresh_failed"
+    OUTCOME_UNKNOWN = "refresh_outcome_unknown"
+    PROVIDER_UNAVAILABLE = "provider_unavailable"
+    MIN_TTL_UNAVAILABLE = "min_ttl_unavailable"
+
+
+@dataclass(frozen=True)
+class GrantKey:
+    """What callers name a grant by."""
+
+    provider: str
+    user_id: str
+    account: str = DEFAULT_ACCOUNT
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a caller wants of a token.
+
+    `min_ttl`: good for at least that long. `newer_than`: of a later generation than this one (a resource server
+    refused that one's token, or it is due). `or_present`: if a refresh fails, a token that is still valid will do.
+    """
+
+    min_ttl: timedelta = DEFAULT_MIN_TTL
+    newer_than: int | None = None
+    or_present: bool = True
+
+
+@dataclass(frozen=True)
+class Grant:
+    """One row of `grants`. Secrets are in it sealed only."""
+
+    id: UUID
+    key: GrantKey
+    status: Status
+    reconnect_reason: str | None
+    lineage_id: UUID
+    generation: int
+    sealed_access_token: bytes | None = field(repr=False)
+    sealed_refresh_token: bytes | None = field(repr=False)
+    refresh_fingerprint: bytes | None = field(repr=False)
+    token_type: str
+    scope: str | None
+    expires_at: datetime | None
+    issued_ttl: timedelta | None
+    refresh_expires_at: datetime | None
+    next_refresh_at: datetime | None
+    attempt_id: UUID | None
+    lease_until: datetime | None
+    takeover_at: datetime | None
+    failures: int
+    last_error: Mapping[str, Any] | None
+    last_error_at: datetime | None
+    refresh_count: int
+    last_refreshed_at: datetime | None
+    last_used_at: datetime | None
+    last_validated_at: datetime | None
+    metadata: Mapping[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def refreshable(self) -> bool:
+        return (
+            self.status is Status.ACTIVE
+            and self.sealed_refresh_token is not None
+            and self.expires_at is not None
+        )
+
+    def remaining(self, now: datetime) -> timedelta | None:
+        """How long the access token is still good; None for one that does not expire."""
+        return None if self.expires_at is None else self.expires_at - now
+
+    def is_valid(self, now: datetime) -> bool:
+        """Whether there is an access token that has not expired."""
+        remaining = self.remaining(now)
+        return self.sealed_access_token is not None and (remaining is None or remaining > timedelta(0))
+
+    def lasts(self, now: datetime, min_ttl: timedelta) -> bool:
+        """Whether the access token is good for `min_ttl`, taken literally."""
+        remaining = self.remaining(now)
+        return self.is_valid(now) and (remaining is None or remaining >= min_ttl)
+
+    def meets(self, need: Need, now: datetime) -> bool:
+        """Whether the present token will do for `need` without a refresh.
+
+        A `min_ttl` beyond what the provider last issued counts as half of that, so that short-lived tokens do not cause
+        a refresh at every fetch.
+        """
+        if need.newer_than is not None:
+            return self.generation > need.newer_than and self.is_valid(now)
+        min_ttl = need.min_ttl
+        if self.issued_ttl is not None and min_ttl > self.issued_ttl:
+            min_ttl = self.issued_ttl / 2
+        return self.lasts(now, min_ttl)
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether the token is inside the refresh margin (and no back-off holds it)."""
+        return self.refreshable and self.next_refresh_at is not None and self.next_refresh_at <= now
+
+    def is_refreshing(self, now: datetime) -> bool:
+        """Whether somebody holds a live lease on it."""
+        return self.attempt_id is not None and self.lease_until is not None and self.lease_until > now
+
+    def is_held(self, now: datetime) -> bool:
+        """Whether the outcome of a refresh is unknown, and nobody may send the refresh token again yet."""
+        return (
+            self.attempt_id is not None
+            and self.takeover_at is not None
+            and self.takeover_at > now
+            and not self.is_refreshing(now)
+        )
+
+    def health(self, now: datetime) -> Health:
+        if self.status is not Status.ACTIVE:
+            return Health.DEAD
+        if not self.is_valid(now):
+            return Health.FAILING if self.failures else Health.EXPIRED
+        if self.failures:
+            return Health.FAILING
+        return Health.EXPIRING_SOON if self._is_expiring(now) else Health.HEALTHY
+
+    def _is_expiring(self, now: datetime) -> bool:
+        """Nobody will renew it before it ends, or it is about to be renewed."""
+        remaining = self.remaining(now)
+        if remaining is None:
+            return False
+        return self.is_due(now) or (not self.refreshable and remaining < timedelta(minutes=5))
+
+    def require_refreshable(self) -> None:
+        """Raises ReconnectRequired for a dead grant, and for one that has no refresh token."""
+        if self.status is not Status.ACTIVE:
+            raise self.dead(self.reconnect_reason or "invalid_grant")
+        if self.sealed_refresh_token is None:
+            raise self.dead("no_refresh_token")
+
+    def require_scope(self, wanted: str) -> None:
+        """Raises InsufficientScope naming those of the space-separated `wanted` that were not granted."""
+        missing = sorted(set(wanted.split()) - set((self.scope or "").split()))
+        if missing:
+            raise InsufficientScope(
+                f"The connection to {self.key.provider} does not include: {', '.join(missing)}. "
+                "Connect the account again and allow it.",
+                provider=self.key.provider,
+                user_id=self.key.user_id,
+                grant_id=self.id,
+            )
+
+    def last_failure(self) -> UpstreamError:
+        """The error that the last attempt ended with, for those who waited for it elsewhere."""
+        error = self.last_error or {}
+        kind = _UPSTREAM_ERRORS.get(str(error.get("code")), ProviderUnavailable)
+        return kind(
+            str(error.get("message", "The connection could not be renewed; try again shortly.")),
+            provider=self.key.provider,
+            sent=Sent.ANSWERED,
+            category=Category(error.get("category", Category.UNKNOWN)),
+        )
+
+    def held_back(self, now: datetime) -> ProviderUnavailable:
+        """The error for a token that may not be refreshed before the takeover."""
+        seconds = (self.takeover_at - now).total_seconds() if self.takeover_at else 0
+        return ProviderUnavailable(
+            f"Renewing the access to {self.key.provider} was interrupted, and is tried again shortly.",
+            provider=self.key.provider,
+            sent=Sent.NOT_SENT,
+            provider_code="refresh_outcome_unknown",
+            retry_after=max(1, math.ceil(seconds)),
+        )
+
+    def dead(self, reason: str) -> ReconnectRequired:
+        """The error that says so to the user."""
+        sentence = _RECONNECT_SENTENCES.get(reason, "The access to {provider} was withdrawn or has ended.")
+        return ReconnectRequired(
+            sentence.format(provider=self.key.provider) + " Please connect your account again.",
+            reason=reason,
+            provider=self.key.provider,
+            user_id=self.key.user_id,
+            account=self.key.account,
+            grant_id=self.id,
+        )
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to send a grant's refresh token once, won in T1."""
+
+    grant: Grant
+    attempt_id: UUID
+    epoch: int
+    trigger: Trigger
+    claimed_at: float  # monotonic seconds, taken before T1 was sent
+    took_over: bool  # an earlier attempt's outcome was never known
+
+
+@dataclass(frozen=True)
+class Token:
+    """What a fetch is answered with."""
+
+    grant: Grant
+    access_token: str = field(repr=False)
+    refreshed: bool
+    degraded: Degraded | None
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """How many active grants are due and how many fail now, and when the first of their tokens ends."""
+
+    due: int
+    failing: int
+    soonest_expiry_at: datetime | None
+
+
+def not_found(key: GrantKey) -> GrantNotFound:
+    """The one error for a grant that is absent, and for one that the consumer may not see."""
+    return GrantNotFound(
+        f"There is no connection of this user to {key.provider}. Connect the account first.",
+        provider=key.provider,
+        user_id=key.user_id,
+    )
+
+
+def fingerprint(refresh_token: str) -> bytes:
+    """Tells one refresh token from another without opening either."""
+    return hashlib.sha256(refresh_token.encode()).digest()

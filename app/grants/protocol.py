@@ -1,0 +1,176 @@
+"""One refresh, so that no grant is lost by it: two short transactions around a call that holds no connection.
+
+    T1 claim    a lease on this generation: at most one holder
+    send        within 5 s of the claim; tried again only where that cannot spend the refresh token twice
+    T2 commit   the new token set by compare-and-swap on the lineage; repeated until PostgreSQL has it
+
+`Refresher` decides when to refresh and who waits; this module only how.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+from app.clock import Clock
+from app.db import Database
+from app.errors import Sent, UpstreamError
+from app.grants import refresh_store, store
+from app.grants.grant import Claim, Grant, Status, Trigger
+from app.grants.ledger import Ledger, Run
+from app.grants.sealing import open_refresh_token
+from app.ids import uuid7
+from app.oauth.client import OAuthClients
+from app.oauth.endpoints import TokenEndpoints
+from app.oauth.messages import TokenSet
+from app.resilience import Backoff, Breakers
+from app.telemetry import logger
+from app.vault.vault import Vault
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long each part may take. `lease_ttl` is longer than all the others together."""
+
+    lease_ttl: timedelta
+    send_window: timedelta
+
+
+class _Superseded(Exception):
+    """Somebody else claimed or changed the grant: what is stored now counts."""
+
+
+class RefreshProtocol:
+    """Refreshes one generation of one grant. Safe on any number of replicas."""
+
+    def __init__(
+        self,
+        db: Database,
+        vault: Vault,
+        endpoints: TokenEndpoints,
+        clients: OAuthClients,
+        breakers: Breakers,
+        ledger: Ledger,
+        clock: Clock,
+        *,
+        replica: str,
+        limits: Limits,
+        backoff: Backoff,
+    ) -> None:
+        self._db = db
+        self._vault = vault
+        self._endpoints = endpoints
+        self._clients = clients
+        self._breakers = breakers
+        self._ledger = ledger
+        self._clock = clock
+        self._replica = replica
+        self._limits = limits
+        self._backoff = backoff
+
+    def unavailable_providers(self) -> list[str]:
+        """The registrations whose token endpoint is being left alone by its breaker."""
+        return [client.name for client in self._clients if not self._breakers.admits(client.token_breaker)]
+
+    async def attempt(self, grant: Grant, trigger: Trigger) -> Grant | None:
+        """The grant with its next generation; None where somebody else claimed or changed it, so read it again.
+
+        Raises ReconnectRequired where the provider calls the grant dead, and UpstreamError; both are recorded.
+        """
+        client = self._clients.get(grant.key.provider)
+        client.require_registration()
+        self._breakers.check(client.token_breaker)
+        claim = await self._claim(grant, trigger)
+        if claim is None:
+            return None
+        run = Run(client, claim)
+        try:
+            with self._breakers.operation(client.token_breaker):
+                tokens = await self._spend(run)
+        except UpstreamError as error:
+            await self._failed(run, error)
+            return None
+        except _Superseded:
+            return None
+        renewed = await self._ledger.commit(run, tokens)
+        if renewed is None:
+            await self._discard(run, tokens)
+        return renewed
+
+    async def _claim(self, grant: Grant, trigger: Trigger) -> Claim | None:
+        claimed_at = self._clock.monotonic()
+        async with self._db.begin() as tx:
+            return await refresh_store.claim(
+                tx,
+                grant,
+                attempt_id=uuid7(self._clock.now()),
+                trigger=trigger,
+                replica=self._replica,
+                lease_ttl=self._limits.lease_ttl,
+                claimed_at=claimed_at,
+            )
+
+    async def _spend(self, run: Run) -> TokenSet:
+        """Sends the refresh token, and again where that is harmless. Raises UpstreamError or _Superseded."""
+        refresh_token = open_refresh_token(self._vault, run.claim.grant) or ""
+        while True:
+            if self._clock.monotonic() - run.claim.claimed_at > self._limits.send_window.total_seconds():
+                await self._renew(run)
+            run.tries += 1
+            run.sent_at = self._clock.monotonic()
+            try:
+                return await self._endpoints.refresh(run.client, refresh_token=refresh_token)
+            except UpstreamError as error:
+                delay = self._delay(run, error)
+                if delay is None:
+                    raise
+                await self._ledger.record_try(run, error)
+                await self._clock.sleep(delay)
+                await self._renew(run)
+
+    def _delay(self, run: Run, error: UpstreamError) -> float | None:
+        """Seconds until the next try; None where there must be none."""
+        if not error.retryable or (error.sent is Sent.UNKNOWN and run.client.provider.is_strict):
+            return None  # a token that may be spent is not sent again: reuse would revoke its family
+        return self._backoff.delay(run.tries, retry_after=error.retry_after)
+
+    async def _renew(self, run: Run) -> None:
+        """A new claim, so that nobody takes over what is about to be sent."""
+        claimed_at = self._clock.monotonic()
+        async with self._db.begin() as tx:
+            claim = await refresh_store.renew_claim(
+                tx,
+                run.claim,
+                attempt_id=uuid7(self._clock.now()),
+                lease_ttl=self._limits.lease_ttl,
+                claimed_at=claimed_at,
+            )
+        if claim is None:
+            raise _Superseded
+        run.claim = claim
+
+    async def _failed(self, run: Run, error: UpstreamError) -> None:
+        if run.tries:
+            await self._ledger.fail(run, error)
+            return
+        async with self._db.begin() as tx:  # the breaker's one probe went to somebody else: nothing was sent
+            await refresh_store.release(tx, run.claim)
+        raise error
+
+    async def _discard(self, run: Run, tokens: TokenSet) -> None:
+        """The grant was revoked, or given another lineage, while its refresh was under way.
+
+        Of a revoked grant nothing may stay alive at the provider. Tokens that a competing refresh of the same lineage
+        replaced are dropped.
+        """
+        async with self._db.begin() as tx:
+            current = await store.find_by_id(tx, run.claim.grant.id)
+        log.warning("refresh.superseded", grant_id=str(run.claim.grant.id), provider=run.client.name)
+        if current is not None and current.status is Status.REVOKED:
+            newest = tokens.refresh_token or tokens.access_token
+            hint = "refresh_token" if tokens.refresh_token else "access_token"
+            with suppress(UpstreamError):
+                await self._endpoints.revoke(run.client, token=newest, hint=hint)

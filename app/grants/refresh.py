@@ -1,0 +1,288 @@
+"""Keeps grants fresh. A request and the scheduler both call `fresh`, so there is one place to reason about it.
+
+fresh -> will the present token do?     answer it; inside the margin, refresh behind the answer
+      -> in flight in this process?     await that flight, shielded from the caller's hang-up
+      -> protocol.attempt               the claim is ours: T1, token endpoint, T2
+      -> or wait for who holds it       LISTEN, and polling behind it
+      -> it failed                      a token that is still valid is answered all the same, marked degraded
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from app.clock import Clock
+from app.db import Database
+from app.errors import (
+    BrokerError,
+    Overloaded,
+    ProviderUnavailable,
+    RateLimited,
+    ReconnectRequired,
+    RefreshTimeout,
+)
+from app.grants import attempt_store, refresh_store, store
+from app.grants.flights import Flights
+from app.grants.grant import Degraded, Grant, GrantKey, Need, Outlook, Token, Trigger, not_found
+from app.grants.protocol import RefreshProtocol
+from app.grants.sealing import open_access_token
+from app.listener import Listener
+from app.telemetry import WAITERS, logger
+from app.vault.vault import Vault
+
+log = logger(__name__)
+
+DEFAULT_WAIT = timedelta(seconds=30)
+FORCED_EVERY = timedelta(seconds=10)
+_POLL_FIRST_SECONDS, _POLL_LAST_SECONDS = 0.05, 0.5
+_POSTPONE_BEYOND_CUTOFF = timedelta(minutes=2)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What became of the grants that were due."""
+
+    due: int = 0
+    refreshed: int = 0
+    failed: int = 0
+    postponed: int = 0
+
+
+class Refresher:
+    """Answers tokens that are good for what the caller needs, and refreshes each expired one once."""
+
+    def __init__(
+        self,
+        db: Database,
+        vault: Vault,
+        protocol: RefreshProtocol,
+        listener: Listener,
+        clock: Clock,
+        *,
+        concurrency: int,
+    ) -> None:
+        self._db = db
+        self._vault = vault
+        self._protocol = protocol
+        self._listener = listener
+        self._clock = clock
+        self._concurrency = concurrency
+        self._flights = Flights()
+
+    async def fresh(
+        self,
+        key: GrantKey,
+        need: Need,
+        *,
+        scope: str = "",
+        wait: timedelta = DEFAULT_WAIT,
+        trigger: Trigger = Trigger.REQUEST,
+    ) -> Token:
+        """A token that meets `need`, refreshed if it has to be, within `wait`.
+
+        Raises GrantNotFound, InsufficientScope, ReconnectRequired, UpstreamError, RefreshTimeout, Overloaded. The
+        refresh itself goes on when the caller hangs up or runs out of time.
+        """
+        grant = await self._read(key)
+        grant.require_scope(scope)
+        now = self._clock.now()
+        if grant.meets(need, now):
+            if grant.is_due(now):
+                self._flight(grant, Trigger.AHEAD)
+            return self._token(grant, need)
+        try:
+            newer = await self._refreshed(grant, trigger, wait)
+        except BrokerError as error:
+            return self._present(grant, need, error)
+        return self._token(newer, need, refreshed=True)
+
+    async def force(self, key: GrantKey, *, generation: int | None, wait: timedelta = DEFAULT_WAIT) -> Token:
+        """A token newer than `generation`, whose token a resource server refused; without it, newer than the present.
+
+        Raises what `fresh` raises, and RateLimited where the last forced refresh was less than 10 s ago.
+        """
+        grant = await self._read(key)
+        if generation is None or generation == grant.generation:
+            await self._require_rest(grant)
+        refused = generation is not None
+        need = Need(
+            newer_than=generation if generation is not None else grant.generation, or_present=not refused
+        )
+        return await self.fresh(key, need, wait=wait, trigger=Trigger.FORCED)
+
+    async def refresh_due(self, *, within: timedelta) -> Tally:
+        """Refreshes each grant that comes due `within` from now, once; replicas that do so at once share the work."""
+        started = self._clock.now()
+        outcomes: Counter[str] = Counter()
+        slots = asyncio.Semaphore(self._concurrency)
+        async with asyncio.TaskGroup() as refreshes:
+            while batch := await self._take_due(started, within):
+                for grant in batch:
+                    await slots.acquire()
+                    refreshes.create_task(self._refresh_one(grant, slots, outcomes))
+        return Tally(due=outcomes.total(), **outcomes)
+
+    async def outlook(self) -> Outlook:
+        """What lies ahead, for health checks."""
+        async with self._db.begin() as tx:
+            return await refresh_store.outlook(tx)
+
+    @property
+    def draining(self) -> bool:
+        return self._flights.draining
+
+    async def drain(self, within: timedelta) -> int:
+        """Begins no more refreshes and waits for those under way; how many were still running after `within`."""
+        return await self._flights.drain(within)
+
+    async def _read(self, key: GrantKey) -> Grant:
+        async with self._db.begin() as tx:
+            grant = await store.find(tx, key)
+        if grant is None:
+            raise not_found(key)
+        return grant
+
+    async def _reread(self, grant: Grant) -> Grant:
+        """Raises GrantNotFound where it was revoked meanwhile, and ReconnectRequired where it died."""
+        async with self._db.begin() as tx:
+            current = await store.find_by_id(tx, grant.id)
+        if current is None or current.status == "revoked":
+            raise not_found(grant.key)
+        return current
+
+    async def _require_rest(self, grant: Grant) -> None:
+        async with self._db.begin() as tx:
+            seconds = await attempt_store.seconds_since_forced(tx, grant.id)
+        rest = FORCED_EVERY.total_seconds() - seconds if seconds is not None else 0
+        if rest > 0:
+            raise RateLimited(
+                "This connection was renewed on demand a moment ago; once every 10 seconds is the limit.",
+                provider=grant.key.provider,
+                user_id=grant.key.user_id,
+                grant_id=grant.id,
+                retry_after=max(1, round(rest)),
+            )
+
+    async def _refreshed(self, grant: Grant, trigger: Trigger, wait: timedelta) -> Grant:
+        grant.require_refreshable()
+        if grant.is_held(now := self._clock.now()):
+            raise grant.held_back(now)
+        flight = self._flight(grant, trigger)
+        WAITERS.inc()
+        try:
+            async with asyncio.timeout(wait.total_seconds()):
+                return await asyncio.shield(flight)
+        except TimeoutError:
+            raise RefreshTimeout(
+                f"Renewing the access to {grant.key.provider} takes longer than you wanted to wait. It goes on.",
+                provider=grant.key.provider,
+                user_id=grant.key.user_id,
+                grant_id=grant.id,
+                retry_after=1,
+            ) from None
+        finally:
+            WAITERS.dec()
+
+    def _flight(self, grant: Grant, trigger: Trigger) -> asyncio.Task[Grant]:
+        """This process's one refresh of that generation."""
+        return self._flights.join((grant.id, grant.generation), lambda: self._fly(grant, trigger))
+
+    async def _fly(self, grant: Grant, trigger: Trigger) -> Grant:
+        """A later generation of `grant`, made by us or by whoever holds its claim."""
+        present = grant
+        while True:
+            newer = await self._protocol.attempt(present, trigger)
+            if newer is not None:
+                return newer
+            present = await self._awaited(present)
+            if present.generation > grant.generation:
+                return present
+            present.require_refreshable()
+            if present.is_held(now := self._clock.now()):
+                raise present.held_back(now)
+            if present.attempt_id is None and present.last_error_at != grant.last_error_at:
+                raise present.last_failure()  # its holder has just tried, and said why not
+
+    async def _awaited(self, grant: Grant) -> Grant:
+        """The grant as soon as its claim has ended, or may be taken over."""
+        poll_seconds = _POLL_FIRST_SECONDS
+        with self._listener.subscribe(str(grant.id)) as changed:
+            while True:
+                current = await self._reread(grant)
+                if current.attempt_id is None or current.generation != grant.generation:
+                    return current
+                with_jitter = poll_seconds * random.uniform(0.5, 1)
+                await _first_of(changed, with_jitter)
+                changed.clear()
+                poll_seconds = min(poll_seconds * 2, _POLL_LAST_SECONDS)
+                if not current.is_refreshing(self._clock.now()):
+                    return await self._reread(grant)
+
+    def _present(self, grant: Grant, need: Need, error: BrokerError) -> Token:
+        """The token that is there, marked degraded, where it is still valid and will do; else raises `error`."""
+        if not need.or_present or not grant.is_valid(self._clock.now()):
+            raise error
+        return self._token(grant, need, degraded=_degradation(error))
+
+    def _token(
+        self, grant: Grant, need: Need, *, refreshed: bool = False, degraded: Degraded | None = None
+    ) -> Token:
+        access_token = open_access_token(self._vault, grant)
+        if access_token is None:
+            raise grant.dead("no_refresh_token")
+        if degraded is None and not grant.lasts(self._clock.now(), need.min_ttl):
+            degraded = Degraded.MIN_TTL_UNAVAILABLE
+        return Token(grant, access_token, refreshed=refreshed, degraded=degraded)
+
+    async def _take_due(self, started: datetime, within: timedelta) -> Sequence[Grant]:
+        if self.draining:
+            return ()
+        cutoff = started + within
+        async with self._db.begin() as tx:
+            return await refresh_store.take_due(
+                tx,
+                cutoff=cutoff,
+                tick_started=started,
+                postpone_to=cutoff + _POSTPONE_BEYOND_CUTOFF,
+                skip=self._protocol.unavailable_providers(),
+                limit=self._concurrency,
+            )
+
+    async def _refresh_one(self, grant: Grant, slots: asyncio.Semaphore, outcomes: Counter[str]) -> None:
+        need = Need(min_ttl=timedelta(0), newer_than=grant.generation, or_present=False)
+        try:
+            await self.fresh(grant.key, need, trigger=Trigger.SCHEDULER)
+            outcomes["refreshed"] += 1
+        except (ProviderUnavailable, RefreshTimeout, Overloaded):
+            outcomes["postponed"] += 1
+        except BrokerError:
+            outcomes["failed"] += 1
+        except Exception:  # one grant's trouble stops nobody else's refresh
+            log.exception("refresh.crashed", grant_id=str(grant.id))
+            outcomes["failed"] += 1
+        finally:
+            slots.release()
+
+
+def _degradation(error: BrokerError) -> Degraded:
+    if isinstance(error, RefreshTimeout):
+        return Degraded.OUTCOME_UNKNOWN
+    if isinstance(error, ProviderUnavailable):
+        held = error.provider_code == Degraded.OUTCOME_UNKNOWN
+        return Degraded.OUTCOME_UNKNOWN if held else Degraded.PROVIDER_UNAVAILABLE
+    if isinstance(error, ReconnectRequired) and error.reason == "no_refresh_token":
+        return Degraded.MIN_TTL_UNAVAILABLE
+    return Degraded.REFRESH_FAILED
+
+
+async def _first_of(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

@@ -1,0 +1,243 @@
+"""The SQL of a refresh: T1 is `claim`, T2 is `commit_refresh`; and of finding those that are due.
+
+A failure is fenced by epoch and attempt, a success by lineage: a late holder's new refresh token may be the only live
+one, so it must not be lost to a fence. Leases are judged on PostgreSQL's clock only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
+
+from app.db import Tx
+from app.grants.grant import Claim, Grant, Outlook, Status, Trigger
+from app.grants.store import NO_CLAIM, clock, to_grant
+from app.tables import grants
+
+
+async def claim(
+    tx: Tx,
+    grant: Grant,
+    *,
+    attempt_id: UUID,
+    trigger: Trigger,
+    replica: str,
+    lease_ttl: timedelta,
+    claimed_at: float,
+) -> Claim | None:
+    """T1: the right to refresh this generation, or None where somebody else has it or the generation has passed."""
+    return await _claim(
+        tx,
+        grant,
+        or_(grants.c.attempt_id.is_(None), grants.c.takeover_at < clock()),
+        {"attempt_id": attempt_id, "owner": replica, **_lease(lease_ttl)},
+        trigger=trigger,
+        claimed_at=claimed_at,
+    )
+
+
+async def renew_claim(
+    tx: Tx, held: Claim, *, attempt_id: UUID, lease_ttl: timedelta, claimed_at: float
+) -> Claim | None:
+    """A new claim in place of one that is still ours, with no moment in between for anybody else."""
+    renewed = await _claim(
+        tx,
+        held.grant,
+        and_(grants.c.attempt_id == held.attempt_id, grants.c.epoch == held.epoch),
+        {"attempt_id": attempt_id, **_lease(lease_ttl)},
+        trigger=held.trigger,
+        claimed_at=claimed_at,
+    )
+    return None if renewed is None else replace(renewed, took_over=held.took_over)
+
+
+def _lease(lease_ttl: timedelta) -> dict[str, ColumnElement[datetime]]:
+    return {"lease_until": clock() + lease_ttl, "takeover_at": clock() + lease_ttl}
+
+
+async def _claim(
+    tx: Tx,
+    grant: Grant,
+    free: ColumnElement[bool],
+    values: Mapping[str, Any],
+    *,
+    trigger: Trigger,
+    claimed_at: float,
+) -> Claim | None:
+    prior = (
+        select(grants.c.id, grants.c.attempt_id).where(grants.c.id == grant.id).with_for_update().cte("prior")
+    )
+    query = (
+        update(grants)
+        .where(
+            grants.c.id == prior.c.id,
+            grants.c.status == Status.ACTIVE,
+            grants.c.lineage_id == grant.lineage_id,
+            grants.c.generation == grant.generation,
+            free,
+        )
+        .values(epoch=grants.c.epoch + 1, **values)
+        .returning(*grants.c, prior.c.attempt_id.label("prior_attempt_id"))
+    )
+    row = (await tx.execute(query)).one_or_none()
+    if row is None:
+        return None
+    return Claim(
+        grant=to_grant(row._mapping),
+        attempt_id=row.attempt_id,
+        epoch=row.epoch,
+        trigger=trigger,
+        claimed_at=claimed_at,
+        took_over=row.prior_attempt_id is not None,
+    )
+
+
+async def commit_refresh(
+    tx: Tx,
+    held: Claim,
+    *,
+    elapsed: timedelta,
+    expires_in: timedelta | None,
+    margin: timedelta | None,
+    values: Mapping[str, Any],
+) -> Grant | None:
+    """T2: the new token set, or None where a newer lineage, a revocation or another refresh came in between.
+
+    `elapsed` since the request was sent is taken off `expires_in`; both run on PostgreSQL's clock. `values` are the
+    columns sealed for the next generation.
+    """
+    grant = held.grant
+    expires_at = None if expires_in is None else clock() - elapsed + expires_in
+    left = None if expires_in is None else max(0, int((expires_in - elapsed).total_seconds()))
+    query = (
+        update(grants)
+        .where(
+            grants.c.id == grant.id,
+            grants.c.lineage_id == grant.lineage_id,
+            grants.c.generation == grant.generation,
+            grants.c.refresh_fingerprint.is_not_distinct_from(grant.refresh_fingerprint),
+            grants.c.status.in_([Status.ACTIVE, Status.RECONNECT_REQUIRED]),
+        )
+        .values(
+            **NO_CLAIM,
+            **values,
+            status=Status.ACTIVE,
+            reconnect_reason=None,
+            generation=grant.generation + 1,
+            expires_at=expires_at,
+            issued_ttl_seconds=left,
+            next_refresh_at=None if expires_at is None or margin is None else expires_at - margin,
+            failures=0,
+            last_error=None,
+            last_error_at=None,
+            refresh_count=grants.c.refresh_count + 1,
+            last_refreshed_at=clock(),
+            updated_at=clock(),
+        )
+        .returning(*grants.c)
+    )
+    row = (await tx.execute(query)).one_or_none()
+    return None if row is None else to_grant(row._mapping)
+
+
+async def record_failure(
+    tx: Tx,
+    held: Claim,
+    *,
+    error: Mapping[str, Any],
+    keep_claim: bool,
+    reconnect_reason: str | None,
+    retry_in: timedelta,
+) -> bool:
+    """What went wrong, unless somebody else has claimed the grant meanwhile; whether that was so.
+
+    `keep_claim`: the outcome is unknown, so nobody may send the refresh token before the takeover. With a
+    `reconnect_reason` the grant is dead; its sealed tokens stay.
+    """
+    claim_columns: dict[str, None] = {"lease_until": None} if keep_claim else NO_CLAIM
+    status = Status.RECONNECT_REQUIRED if reconnect_reason else Status.ACTIVE
+    result = await tx.execute(
+        update(grants)
+        .where(
+            grants.c.id == held.grant.id,
+            grants.c.epoch == held.epoch,
+            grants.c.attempt_id == held.attempt_id,
+            grants.c.generation == held.grant.generation,
+        )
+        .values(
+            **claim_columns,
+            status=status,
+            reconnect_reason=reconnect_reason,
+            failures=grants.c.failures + 1,
+            last_error=error,
+            last_error_at=clock(),
+            next_refresh_at=None if reconnect_reason else clock() + retry_in,
+            updated_at=clock(),
+        )
+        .returning(grants.c.id)
+    )
+    return result.one_or_none() is not None
+
+
+async def release(tx: Tx, held: Claim) -> None:
+    """Gives a claim back with nothing sent."""
+    await tx.execute(
+        update(grants)
+        .where(
+            grants.c.id == held.grant.id, grants.c.epoch == held.epoch, grants.c.attempt_id == held.attempt_id
+        )
+        .values(**NO_CLAIM)
+    )
+
+
+async def take_due(
+    tx: Tx,
+    *,
+    cutoff: datetime,
+    tick_started: datetime,
+    postpone_to: datetime,
+    skip: Sequence[str],
+    limit: int,
+) -> list[Grant]:
+    """Up to `limit` grants that come due before `cutoff`, the soonest first, put off to `postpone_to` for now.
+
+    None in the first half of its token's life, none that failed since `tick_started`, none of the providers in `skip`,
+    and none that another replica is taking at this moment.
+    """
+    half_life = grants.c.expires_at - func.make_interval(0, 0, 0, 0, 0, 0, grants.c.issued_ttl_seconds / 2.0)
+    due = (
+        select(grants.c.id)
+        .where(
+            grants.c.status == Status.ACTIVE,
+            grants.c.next_refresh_at <= cutoff,
+            grants.c.sealed_refresh_token.is_not(None),
+            or_(grants.c.issued_ttl_seconds.is_(None), half_life <= clock()),
+            or_(grants.c.last_error_at.is_(None), grants.c.last_error_at < tick_started),
+            or_(grants.c.attempt_id.is_(None), grants.c.takeover_at < clock()),
+            grants.c.provider.not_in(skip),
+        )
+        .order_by(grants.c.next_refresh_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    rows = await tx.execute(
+        update(grants).where(grants.c.id == due.c.id).values(next_refresh_at=postpone_to).returning(*grants.c)
+    )
+    return sorted((to_grant(row._mapping) for row in rows), key=lambda grant: grant.expires_at or postpone_to)
+
+
+async def outlook(tx: Tx) -> Outlook:
+    """How many active grants are due, how many fail, and when the first of their tokens ends."""
+    query = select(
+        func.count().filter(grants.c.next_refresh_at <= clock()),
+        func.count().filter(grants.c.failures > 0),
+        func.min(grants.c.expires_at).filter(grants.c.expires_at > clock()),
+    ).where(grants.c.status == Status.ACTIVE, grants.c.next_refresh_at.is_not(None))
+    due, failing, soonest = (await tx.execute(query)).one()
+    return Outlook(due, failing, soonest)

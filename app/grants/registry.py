@@ -1,0 +1,264 @@
+"""Grants from outside a refresh: imported, connected, deleted. Each of the first two begins a new lineage, so that a
+refresh of the old tokens that is still under way cannot overwrite the new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy.exc import IntegrityError
+
+from app.audit import store as audit
+from app.audit.event import AuditEvent
+from app.clock import Clock
+from app.db import Database, DatabaseUnavailable, Tx
+from app.errors import Conflict, UpstreamError
+from app.grants import attempt_store, store
+from app.grants.grant import Grant, GrantKey, Status, fingerprint, not_found
+from app.grants.sealing import open_access_token, open_refresh_token, seal_tokens
+from app.grants.timing import refresh_margin
+from app.ids import uuid7
+from app.listener import GRANT_CHANGED
+from app.oauth.client import OAuthClient, OAuthClients
+from app.oauth.endpoints import TokenEndpoints
+from app.oauth.messages import TokenSet
+from app.vault.vault import Vault
+
+
+class _Keep:
+    """The type of KEEP."""
+
+
+KEEP: Final = _Keep()
+"""Stands for a refresh token that was left out of an import: the stored one stays. None removes it."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """Tokens that a consumer brings. `expires_at` None: the provider's usual lifetime from now."""
+
+    access_token: str | None = field(default=None, repr=False)
+    refresh_token: str | _Keep | None = field(default=KEEP, repr=False)
+    expires_at: datetime | None = None
+    scope: str | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+class GrantRegistry:
+    """Takes grants in and lets them go."""
+
+    def __init__(
+        self,
+        db: Database,
+        vault: Vault,
+        endpoints: TokenEndpoints,
+        clients: OAuthClients,
+        clock: Clock,
+        *,
+        margin: timedelta,
+    ) -> None:
+        self._db = db
+        self._vault = vault
+        self._endpoints = endpoints
+        self._clients = clients
+        self._clock = clock
+        self._margin = margin
+
+    async def put(
+        self, key: GrantKey, tokens: Import, *, actor: str, if_generation: int | None = None
+    ) -> tuple[Grant, bool]:
+        """The grant with the tokens of `tokens`, and whether it is new. May be repeated.
+
+        Raises UnknownProvider, and Conflict: for another generation than `if_generation`, for a refresh token that this
+        grant has spent, and for one that another active grant of a rotating provider holds.
+        """
+        client = self._clients.get(key.provider)
+        try:
+            grant, created = await self._put_once(client, key, tokens, actor, if_generation)
+        except IntegrityError:  # another request has just made the same grant: now there is one to replace
+            grant, created = await self._put_once(client, key, tokens, actor, if_generation)
+        await self._announce(grant)
+        return grant, created
+
+    async def connect(self, key: GrantKey, tokens: TokenSet, *, scopes: tuple[str, ...]) -> Grant:
+        """The grant that a code was exchanged for. Tokens without a `scope` have the `scopes` asked for (RFC 6749
+        section 5.1)."""
+        client = self._clients.get(key.provider)
+        now = self._clock.now()
+        expires_at = None if tokens.expires_in is None else now + timedelta(seconds=tokens.expires_in)
+        # Where refresh tokens do not rotate, some providers give one at the first consent only.
+        kept = None if client.provider.rotates else KEEP
+        brought = Import(
+            access_token=tokens.access_token,
+            refresh_token=tokens.refresh_token or kept,
+            expires_at=expires_at,
+            scope=tokens.scope if tokens.scope is not None else " ".join(scopes),
+        )
+        grant, _ = await self.put(key, brought, actor="user")
+        return grant
+
+    async def delete(self, key: GrantKey, *, actor: str) -> bool | None:
+        """Erases the grant, then revokes it at the provider; whether that worked, None where there is no way to.
+
+        The erasure comes first and does not depend on the provider. Raises GrantNotFound.
+        """
+        client = self._clients.get(key.provider)
+        async with self._db.begin() as tx:
+            grant = await store.find(tx, key, lock=True)
+            if grant is None:
+                raise not_found(key)
+            await store.revoke(tx, grant.id)
+            await self._record(tx, "grant.deleted", grant, actor)
+        await self._announce(grant)
+        return await self._revoke_upstream(client, grant)
+
+    async def _revoke_upstream(self, client: OAuthClient, grant: Grant) -> bool | None:
+        """RFC 7009: the refresh token first, which ends the access tokens too."""
+        refresh_token = open_refresh_token(self._vault, grant)
+        token = refresh_token or open_access_token(self._vault, grant)
+        if token is None or client.client_id is None:
+            return None
+        hint = "refresh_token" if refresh_token else "access_token"
+        try:
+            return await self._endpoints.revoke(client, token=token, hint=hint)
+        except UpstreamError:
+            return False
+
+    async def _put_once(
+        self, client: OAuthClient, key: GrantKey, tokens: Import, actor: str, if_generation: int | None
+    ) -> tuple[Grant, bool]:
+        now = self._clock.now()
+        async with self._db.begin() as tx:
+            present = await store.find(tx, key, lock=True)
+            if if_generation is not None and if_generation != (present.generation if present else 0):
+                raise Conflict(
+                    "The connection was changed meanwhile: If-Match names another generation than the present "
+                    f"{present.generation if present else 'none'}.",
+                    provider=key.provider,
+                    user_id=key.user_id,
+                )
+            refresh_token = self._refresh_token(tokens, present)
+            if tokens.refresh_token is not KEEP and refresh_token is not None:
+                await self._require_unspent(tx, client, key, present, refresh_token)
+            columns = self._columns(client, tokens, refresh_token, now)
+            if present is None:
+                grant = await self._add(tx, key, tokens, refresh_token, columns, now)
+            else:
+                grant = await self._replace(tx, present, tokens, refresh_token, columns, now)
+            await self._record(tx, "grant.replaced" if present else "grant.created", grant, actor)
+        return grant, present is None
+
+    def _refresh_token(self, tokens: Import, present: Grant | None) -> str | None:
+        if not isinstance(tokens.refresh_token, _Keep):
+            return tokens.refresh_token
+        return None if present is None else open_refresh_token(self._vault, present)
+
+    async def _require_unspent(
+        self, tx: Tx, client: OAuthClient, key: GrantKey, present: Grant | None, refresh_token: str
+    ) -> None:
+        mark = fingerprint(refresh_token)
+        present_id = None if present is None else present.id
+        if present is not None and await attempt_store.was_spent(tx, present.id, mark):
+            raise Conflict(
+                "This refresh token was already exchanged for its successor here; the stored one is newer.",
+                provider=key.provider,
+                user_id=key.user_id,
+            )
+        if client.provider.rotates and await store.is_held_elsewhere(
+            tx, mark, provider=key.provider, grant_id=present_id
+        ):
+            raise Conflict(
+                "This refresh token is already in use by another connection; two that share one end each other.",
+                provider=key.provider,
+                user_id=key.user_id,
+            )
+
+    def _columns(
+        self, client: OAuthClient, tokens: Import, refresh_token: str | None, now: datetime
+    ) -> dict[str, Any]:
+        expires_at = tokens.expires_at
+        if tokens.access_token is None:
+            expires_at = now  # a refresh token alone: the access token is still to be fetched
+        elif expires_at is None and client.provider.access_token.lifetime_seconds is not None:
+            expires_at = now + timedelta(seconds=client.provider.access_token.lifetime_seconds)
+        next_refresh_at = None
+        if expires_at is not None and refresh_token is not None:
+            next_refresh_at = expires_at - refresh_margin(
+                max(expires_at - now, timedelta(0)), minimum=self._margin
+            )
+        refresh_lifetime = client.provider.refresh_token.absolute_lifetime_seconds
+        return {
+            "lineage_id": uuid7(now),
+            "status": Status.ACTIVE,
+            "reconnect_reason": None,
+            "scope": tokens.scope,
+            "expires_at": expires_at,
+            "next_refresh_at": next_refresh_at,
+            "issued_ttl_seconds": None,
+            "refresh_expires_at": None
+            if refresh_token is None or refresh_lifetime is None
+            else now + timedelta(seconds=refresh_lifetime),
+        }
+
+    async def _add(
+        self,
+        tx: Tx,
+        key: GrantKey,
+        tokens: Import,
+        refresh_token: str | None,
+        columns: Mapping[str, Any],
+        now: datetime,
+    ) -> Grant:
+        grant_id = uuid7(now)
+        return await store.add(
+            tx,
+            {
+                "id": grant_id,
+                "provider": key.provider,
+                "user_id": key.user_id,
+                "account": key.account,
+                "generation": 1,
+                "metadata": dict(tokens.metadata or {}),
+                **columns,
+                **seal_tokens(
+                    self._vault, grant_id, 1, access_token=tokens.access_token, refresh_token=refresh_token
+                ),
+            },
+        )
+
+    async def _replace(
+        self,
+        tx: Tx,
+        present: Grant,
+        tokens: Import,
+        refresh_token: str | None,
+        columns: Mapping[str, Any],
+        now: datetime,
+    ) -> Grant:
+        generation = present.generation + 1
+        metadata = {} if tokens.metadata is None else {"metadata": dict(tokens.metadata)}
+        sealed = seal_tokens(
+            self._vault, present.id, generation, access_token=tokens.access_token, refresh_token=refresh_token
+        )
+        values = {**columns, **sealed, **metadata, "generation": generation}
+        if tokens.scope is None:
+            values["scope"] = present.scope
+        return await store.replace(tx, present.id, values)
+
+    async def _record(self, tx: Tx, action: str, grant: Grant, actor: str) -> None:
+        event = AuditEvent(
+            action,
+            actor=actor,
+            provider=grant.key.provider,
+            user_id=grant.key.user_id,
+            grant_id=grant.id,
+            details={"generation": grant.generation},
+        )
+        await audit.record(tx, event, now=self._clock.now())
+
+    async def _announce(self, grant: Grant) -> None:
+        with suppress(DatabaseUnavailable):
+            await self._db.notify(GRANT_CHANGED, str(grant.id))

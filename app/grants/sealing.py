@@ -1,0 +1,41 @@
+"""A grant's secrets in and out of the vault: each is bound to its row, its field and its generation."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from app.grants.grant import Grant, fingerprint
+from app.vault.seal import Place
+from app.vault.vault import Vault
+
+
+def _place(grant_id: UUID, field: str, generation: int) -> Place:
+    return Place("grants", grant_id, field, generation)
+
+
+def seal_tokens(
+    vault: Vault, grant_id: UUID, generation: int, *, access_token: str | None, refresh_token: str | None
+) -> dict[str, Any]:
+    """The columns that hold this token set as that generation."""
+    access_place = _place(grant_id, "access_token", generation)
+    refresh_place = _place(grant_id, "refresh_token", generation)
+    return {
+        "sealed_access_token": None if access_token is None else vault.seal(access_token, access_place),
+        "sealed_refresh_token": None if refresh_token is None else vault.seal(refresh_token, refresh_place),
+        "refresh_fingerprint": None if refresh_token is None else fingerprint(refresh_token),
+    }
+
+
+def open_access_token(vault: Vault, grant: Grant) -> str | None:
+    """Raises CannotOpen where the row was tampered with."""
+    if grant.sealed_access_token is None:
+        return None
+    return vault.open(grant.sealed_access_token, _place(grant.id, "access_token", grant.generation))
+
+
+def open_refresh_token(vault: Vault, grant: Grant) -> str | None:
+    """Raises CannotOpen where the row was tampered with."""
+    if grant.sealed_refresh_token is None:
+        return None
+    return vault.open(grant.sealed_refresh_token, _place(grant.id, "refresh_token", grant.generation))

@@ -1,0 +1,107 @@
+"""The SQL of grants: found, added, replaced, revoked. `refresh_store` has that of refreshing them.
+
+Each function takes the transaction first, and none commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, DateTime, and_, func, insert, literal, select, update
+
+from app.db import Tx
+from app.grants.grant import Grant, GrantKey, Status
+from app.tables import grants
+
+_NOT_REVOKED = grants.c.status != Status.REVOKED
+NO_CLAIM: dict[str, None] = {"attempt_id": None, "owner": None, "lease_until": None, "takeover_at": None}
+
+
+def clock() -> ColumnElement[datetime]:
+    """PostgreSQL's time: the one that leases are judged on."""
+    return func.clock_timestamp(type_=DateTime(timezone=True))
+
+
+_FIELDS = [column.name for column in grants.c if column.name in Grant.__dataclass_fields__]
+
+
+def to_grant(row: Mapping[Any, Any]) -> Grant:
+    """A row of `grants`, by column name, as the noun."""
+    issued = row["issued_ttl_seconds"]
+    fields = {name: row[name] for name in _FIELDS} | {"status": Status(row["status"])}
+    return Grant(
+        key=GrantKey(row["provider"], row["user_id"], row["account"]),
+        issued_ttl=None if issued is None else timedelta(seconds=issued),
+        **fields,
+    )
+
+
+def _at_key(key: GrantKey) -> ColumnElement[bool]:
+    return and_(
+        grants.c.provider == key.provider,
+        grants.c.user_id == key.user_id,
+        grants.c.account == key.account,
+        _NOT_REVOKED,
+    )
+
+
+async def find(tx: Tx, key: GrantKey, *, lock: bool = False) -> Grant | None:
+    """The grant that is not revoked, if there is one; with `lock` nobody else changes it in this transaction."""
+    query = select(grants).where(_at_key(key))
+    row = (await tx.execute(query.with_for_update() if lock else query)).one_or_none()
+    return None if row is None else to_grant(row._mapping)
+
+
+async def find_by_id(tx: Tx, grant_id: UUID) -> Grant | None:
+    """The grant, revoked or not."""
+    row = (await tx.execute(select(grants).where(grants.c.id == grant_id))).one_or_none()
+    return None if row is None else to_grant(row._mapping)
+
+
+async def add(tx: Tx, values: Mapping[str, Any]) -> Grant:
+    """A new row. Raises IntegrityError where another took its key meanwhile."""
+    return to_grant((await tx.execute(insert(grants).values(**values).returning(*grants.c))).one()._mapping)
+
+
+async def replace(tx: Tx, grant_id: UUID, values: Mapping[str, Any]) -> Grant:
+    """New tokens from outside the refresh: whatever attempt was running has lost its claim."""
+    query = (
+        update(grants)
+        .where(grants.c.id == grant_id, _NOT_REVOKED)
+        .values(**NO_CLAIM, failures=0, last_error=None, last_error_at=None, updated_at=clock(), **values)
+        .returning(*grants.c)
+    )
+    return to_grant((await tx.execute(query)).one()._mapping)
+
+
+async def revoke(tx: Tx, grant_id: UUID) -> None:
+    """Leaves a tombstone without secrets."""
+    await tx.execute(
+        update(grants)
+        .where(grants.c.id == grant_id)
+        .values(
+            **NO_CLAIM,
+            status=Status.REVOKED,
+            reconnect_reason=None,
+            sealed_access_token=None,
+            sealed_refresh_token=None,
+            refresh_fingerprint=None,
+            next_refresh_at=None,
+            updated_at=clock(),
+        )
+    )
+
+
+async def is_held_elsewhere(tx: Tx, fingerprint: bytes, *, provider: str, grant_id: UUID | None) -> bool:
+    """Whether another active grant of the provider has this refresh token. Writers of one token take turns."""
+    await tx.execute(select(func.pg_advisory_xact_lock(int.from_bytes(fingerprint[:8], "big", signed=True))))
+    query = select(literal(1)).where(
+        grants.c.provider == provider,
+        grants.c.refresh_fingerprint == fingerprint,
+        grants.c.status == Status.ACTIVE,
+        *(() if grant_id is None else (grants.c.id != grant_id,)),
+    )
+    return (await tx.execute(query.limit(1))).first() is not None

@@ -1,0 +1,29 @@
+"""When a grant is refreshed: how long before the expiry, and how long after a failure. Pure."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+
+_MAX_BACKOFF_SECONDS = 3600.0
+
+
+def refresh_margin(
+    lifetime: timedelta, *, minimum: timedelta, earliest: timedelta | None = None
+) -> timedelta:
+    """How long before its expiry a token of this `lifetime` is due.
+
+    `minimum` or a fifth of the lifetime, whichever is longer, but never more than half of the lifetime; then up to a
+    tenth less, so that grants made together do not come due together. `earliest`: some providers refuse a refresh
+    sooner than that before the expiry.
+    """
+    margin = min(max(minimum, lifetime * 0.2), lifetime * 0.5)
+    if earliest is not None:
+        margin = min(margin, earliest)
+    return margin * random.uniform(0.9, 1.0)
+
+
+def failure_backoff(failures: int) -> timedelta:
+    """How long the scheduler leaves a grant alone after that many failures in a row: full jitter, at most an hour."""
+    ceiling = min(_MAX_BACKOFF_SECONDS, 2.0 ** min(failures, 20))
+    return timedelta(seconds=random.uniform(min(1.0, ceiling), ceiling))

@@ -1,0 +1,75 @@
+"""The timetable: what this replica does by the clock. Every replica ticks; the rows are shared by SKIP LOCKED."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from app.clock import Clock
+from app.grants.refresh import Refresher
+from app.telemetry import REFRESHES_DUE, TICK_SECONDS, logger
+
+log = logger(__name__)
+
+
+class Timetable:
+    """Refreshes what comes due before the next tick, each interval and right at the start."""
+
+    def __init__(self, refresher: Refresher, clock: Clock, *, interval: timedelta) -> None:
+        self._refresher = refresher
+        self._clock = clock
+        self.interval = interval
+        self.last_tick_at: datetime | None = None
+        self.last_tick_failed = False
+        self._scheduler = AsyncIOScheduler(timezone="UTC")
+
+    @property
+    def next_tick_at(self) -> datetime | None:
+        job = self._scheduler.get_job("refresh_due") if self._scheduler.running else None
+        return None if job is None else job.next_run_time
+
+    def start(self) -> None:
+        self._scheduler.add_job(
+            self._refresh_due,
+            trigger="interval",
+            id="refresh_due",
+            seconds=self.interval.total_seconds(),
+            jitter=self.interval.total_seconds() * 0.1,
+            next_run_time=self._clock.now(),
+            max_instances=1,
+            coalesce=True,
+            misfire_grace_time=None,
+        )
+        self._scheduler.start()
+
+    def pause(self) -> None:
+        """No more ticks. One that is under way goes on: the scheduler's own shutdown would cancel it."""
+        if self._scheduler.running:
+            self._scheduler.pause()
+
+    def stop(self) -> None:
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+
+    async def _refresh_due(self) -> None:
+        started = self._clock.monotonic()
+        try:
+            tally = await self._refresher.refresh_due(within=self.interval)
+            self.last_tick_failed = False
+        except Exception:  # the next tick has to come, whatever happened in this one
+            log.exception("scheduler.tick_failed")
+            self.last_tick_failed = True
+            return
+        finally:
+            self.last_tick_at = self._clock.now()
+        REFRESHES_DUE.set(tally.due)
+        TICK_SECONDS.set(self._clock.monotonic() - started)
+        if tally.due:
+            log.info(
+                "scheduler.tick",
+                due=tally.due,
+                refreshed=tally.refreshed,
+                failed=tally.failed,
+                postponed=tally.postponed,
+            )

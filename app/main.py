@@ -1,0 +1,238 @@
+"""The composition root: settings in, one frozen `Services` out, and the application around it.
+
+create_app(settings) -> FastAPI; its lifespan: migrate, load keys, listen, tick ... drain, stop
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from app import __version__, development, settings
+from app.api import problems, router
+from app.api.deps import Services
+from app.api.middleware import RequestTelemetry
+from app.clock import Clock, SystemClock
+from app.connect.connect import Connector
+from app.consumers.authenticate import Authenticator
+from app.db import Database
+from app.errors import ConfigurationError
+from app.grants.ledger import Ledger
+from app.grants.protocol import Limits, RefreshProtocol
+from app.grants.refresh import Refresher
+from app.grants.registry import GrantRegistry
+from app.jobs import Timetable
+from app.listener import Listener
+from app.oauth.client import OAuthClient, OAuthClients, entry_for, register
+from app.oauth.endpoints import TokenEndpoints
+from app.oauth.load import load_catalogue
+from app.oauth.provider import Provider
+from app.resilience import Backoff, Breakers
+from app.settings import Settings
+from app.telemetry import BUILD, configure_logging, logger
+from app.vault.vault import Vault
+
+__all__ = ["Settings", "admin_key", "create_app", "read_settings"]  # what the command line uses
+
+log = logger(__name__)
+
+_DESCRIPTION = """
+Backend services ask here for a user's fresh OAuth access token, instead of keeping any.
+
+Every error is a problem (RFC 9457): decide by its `code`; its `detail` may be shown to an end user.
+"""
+
+
+def read_settings(**overrides: object) -> Settings:
+    """The settings of this process, with logging set up by them. Raises ConfigurationError."""
+    read = settings.read_settings(**overrides)
+    configure_logging(log_format=read.log_format, level=read.log_level)
+    for sentence in settings.unknown_settings():
+        log.warning("settings.unknown", detail=sentence)
+    return read
+
+
+def create_app(read: Settings) -> FastAPI:
+    """The application. It asks nothing of PostgreSQL before its lifespan begins."""
+    catalogue = load_catalogue(more=read.providers_dir, allow_loopback=read.allow_loopback_upstreams)
+    clients = oauth_clients(read, catalogue)
+    keys = key_encryption_keys(read)
+    clock = SystemClock()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with running(read, clients, keys, clock) as services:
+            app.state.services = services
+            yield
+
+    app = FastAPI(
+        title="Token broker",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        max_body_size=router.MAX_BODY_BYTES,
+        generate_unique_id_function=_operation_id,
+    )
+    problems.install(app)
+    router.include(app)
+    app.add_middleware(RequestTelemetry, clock=clock)
+    return app
+
+
+@asynccontextmanager
+async def running(
+    read: Settings, clients: OAuthClients, keys: Mapping[str, bytes], clock: Clock
+) -> AsyncIterator[Services]:
+    """The services, from migration to drain. Raises ConfigurationError where keys and database do not fit."""
+    if read.database_url is None:
+        raise ConfigurationError(
+            ["BROKER_DATABASE_URL: is needed here; `broker serve` starts a database without it"]
+        )
+    async with AsyncExitStack() as stack:
+        db = Database(read.database_url)
+        stack.push_async_callback(db.close)
+        if read.migrate:
+            await db.migrate()
+        vault = Vault(keys, clock)
+        await vault.load(db)
+        listener = Listener(read.listen_database_url or read.database_url, clock)
+        endpoints = TokenEndpoints(timeout_seconds=read.upstream_timeout_seconds)
+        stack.push_async_callback(endpoints.close)
+        services = build(read, db, vault, listener, endpoints, clients, clock)
+        if (key := admin_key(read)) is not None:
+            await services.authenticator.install_admin_key(key)
+        listener.start()
+        stack.push_async_callback(listener.stop)
+        services.timetable.start()
+        stack.push_async_callback(_drain, services, timedelta(seconds=read.drain_seconds))
+        log.info("started", version=__version__, replica=services.replica)
+        yield services
+
+
+def build(
+    read: Settings,
+    db: Database,
+    vault: Vault,
+    listener: Listener,
+    endpoints: TokenEndpoints,
+    clients: OAuthClients,
+    clock: Clock,
+) -> Services:
+    """Everything wired together; nothing started."""
+    replica = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    breakers = Breakers(
+        clock.monotonic,
+        failures=read.breaker_failures,
+        cooldown_seconds=read.breaker_cooldown_seconds,
+        cooldown_max_seconds=read.breaker_cooldown_max_seconds,
+    )
+    ledger = Ledger(
+        db,
+        vault,
+        clock,
+        replica=replica,
+        commit_within=timedelta(seconds=settings.COMMIT_SECONDS),
+        margin=read.margin,
+    )
+    protocol = RefreshProtocol(
+        db,
+        vault,
+        endpoints,
+        clients,
+        breakers,
+        ledger,
+        clock,
+        replica=replica,
+        limits=Limits(read.lease_ttl, timedelta(seconds=settings.SEND_WINDOW_SECONDS)),
+        backoff=Backoff(read.retry_attempts, read.retry_base_seconds, read.retry_cap_seconds),
+    )
+    refresher = Refresher(db, vault, protocol, listener, clock, concurrency=read.refresh_concurrency)
+    registry = GrantRegistry(db, vault, endpoints, clients, clock, margin=read.margin)
+    return Services(
+        authenticator=Authenticator(db, clock),
+        refresher=refresher,
+        registry=registry,
+        connector=Connector(
+            db,
+            vault,
+            endpoints,
+            clients,
+            breakers,
+            registry,
+            clock,
+            base_url=read.base_url,
+            return_to=read.return_to,
+        ),
+        clients=clients,
+        breakers=breakers,
+        timetable=Timetable(refresher, clock, interval=timedelta(seconds=read.refresh_interval_seconds)),
+        db=db,
+        vault=vault,
+        clock=clock,
+        base_url=read.base_url,
+        metrics_key=None if read.metrics_key is None else read.metrics_key.get_secret_value(),
+        replica=replica,
+        started_at=clock.now(),
+    )
+
+
+def oauth_clients(read: Settings, catalogue: Mapping[str, Provider]) -> OAuthClients:
+    """The registrations of the settings, over the catalogue. Raises ConfigurationError."""
+    registered = {}
+    for name, client in read.clients.items():
+        provider = entry_for(catalogue, name, catalogue_name=client.catalogue)
+        registered[name] = OAuthClient(
+            name,
+            provider,
+            client_id=client.client_id,
+            client_secret=None if client.client_secret is None else client.client_secret.get_secret_value(),
+            scopes=tuple(client.scopes or ()),
+            variables=client.settings,
+        )
+    return register(catalogue, registered)
+
+
+def key_encryption_keys(read: Settings) -> dict[str, bytes]:
+    """The key ring of the settings, or development's own. Raises ConfigurationError."""
+    if read.encryption_keys is not None:
+        text, source = read.encryption_keys.get_secret_value(), "BROKER_ENCRYPTION_KEYS"
+    elif read.encryption_keys_file is not None:
+        source = "BROKER_ENCRYPTION_KEYS_FILE"
+        try:
+            text = read.encryption_keys_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError([f"{source}: cannot be read ({error})"]) from error
+    else:
+        text, source = development.encryption_keys(read.data_dir), "the development key"
+    return settings.parse_encryption_keys(text, source=source)
+
+
+def admin_key(read: Settings) -> str | None:
+    """The admin key of the settings, or development's own."""
+    if read.admin_key is not None:
+        return read.admin_key.get_secret_value()
+    return development.admin_key(read.data_dir) if read.environment == "development" else None
+
+
+async def _drain(services: Services, within: timedelta) -> None:
+    """No more ticks, no more refreshes; those under way end. The scheduler's own shutdown would cancel them."""
+    services.timetable.pause()
+    still_running = await services.refresher.drain(within)
+    if still_running:
+        log.error("drain.incomplete", refreshes=still_running)
+    services.timetable.stop()
+    log.info("stopped", replica=services.replica)
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+BUILD.labels(__version__).set(1)

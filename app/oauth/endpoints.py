@@ -1,0 +1,132 @@
+"""A provider's token and revocation endpoints: the one door through which OAuth requests leave.
+
+Every request has a total deadline, a bounded body, no redirect, no cookie and no proxy of the environment. What a
+failure says of the request (was it sent, may it have been processed) is decided here, since a refresh token depends
+on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+from app.errors import Category, ProviderError, ProviderUnavailable, Sent
+from app.oauth.client import OAuthClient
+from app.oauth.messages import (
+    HttpAnswer,
+    HttpRequest,
+    TokenSet,
+    code_request,
+    parse_revocation_answer,
+    parse_token_answer,
+    refresh_request,
+    revocation_request,
+)
+
+MAX_ANSWER_BYTES = 64 * 1024
+CONNECT_SECONDS = 2.0
+_KEEPALIVE_SECONDS = (
+    5.0  # longer, and more idle connections are closed by the provider just as we write to them
+)
+# The transport calls a reset in mid-request a ConnectTimeout, so its own words do not tell whether anything was sent;
+# what aiohttp said beneath does.
+_NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+
+
+class TokenEndpoints:
+    """Asks providers for tokens. Create it and close it on the event loop that uses it."""
+
+    def __init__(self, *, timeout_seconds: float = 10.0, max_connections: int = 256) -> None:
+        self._timeout_seconds = timeout_seconds
+        limits = httpx.Limits(max_connections=max_connections, keepalive_expiry=_KEEPALIVE_SECONDS)
+        self._http = httpx.AsyncClient(
+            transport=AiohttpTransport(client=lambda: _session(limits), limits=limits),
+            timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # one user's cookie is not another's
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    async def exchange_code(
+        self, client: OAuthClient, *, code: str, redirect_uri: str, code_verifier: str
+    ) -> TokenSet:
+        """RFC 6749 section 4.1.3. May not be repeated: a code works once. Raises UpstreamError."""
+        request = code_request(client, code=code, redirect_uri=redirect_uri, code_verifier=code_verifier)
+        return parse_token_answer(client, await self._post(client, request))
+
+    async def refresh(self, client: OAuthClient, *, refresh_token: str) -> TokenSet:
+        """RFC 6749 section 6. Where the provider rotates strictly it may be repeated only after `Sent.NOT_SENT`
+        or `Sent.ANSWERED`. Raises UpstreamError."""
+        return parse_token_answer(
+            client, await self._post(client, refresh_request(client, refresh_token=refresh_token))
+        )
+
+    async def revoke(self, client: OAuthClient, *, token: str, hint: str) -> bool | None:
+        """Whether the provider revoked it; None where it has no way to. May be repeated. Raises UpstreamError."""
+        request = revocation_request(client, token=token, hint=hint)
+        if request is None:
+            return None
+        return parse_revocation_answer(client, await self._post(client, request))
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def _post(self, client: OAuthClient, request: HttpRequest) -> HttpAnswer:
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await self._exchange(client, request)
+        except TimeoutError as error:
+            raise _unreachable(client, "timeout", Sent.UNKNOWN) from error
+        except httpx.HTTPError as error:
+            cause = error.__cause__ or error
+            sent = Sent.NOT_SENT if isinstance(cause, _NEVER_SENT) else Sent.UNKNOWN
+            raise _unreachable(client, type(cause).__name__, sent) from error
+        except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
+            sent = Sent.NOT_SENT if isinstance(error, _NEVER_SENT) else Sent.UNKNOWN
+            raise _unreachable(client, type(error).__name__, sent) from error
+
+    async def _exchange(self, client: OAuthClient, request: HttpRequest) -> HttpAnswer:
+        async with self._http.stream(
+            "POST", request.url, headers=dict(request.headers), content=request.body
+        ) as response:
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            body = bytearray()
+            # Raw: we asked for the identity encoding, and a small body must not become a large one.
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise _oversized(client)
+            return HttpAnswer(response.status_code, headers, bytes(body))
+
+
+def _session(limits: httpx.Limits) -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(
+        limit=limits.max_connections or 0,
+        keepalive_timeout=limits.keepalive_expiry or _KEEPALIVE_SECONDS,
+        ssl=ssl.create_default_context(),
+    )
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+
+
+def _unreachable(client: OAuthClient, what: str, sent: Sent) -> ProviderUnavailable:
+    return ProviderUnavailable(
+        f"{client.title} cannot be reached at the moment. Your connection is kept; try again shortly.",
+        provider=client.name,
+        sent=sent,
+        category=Category.NETWORK,
+        provider_code=what,
+    )
+
+
+def _oversized(client: OAuthClient) -> ProviderError:
+    return ProviderError(
+        f"{client.title} gave an answer that is too large to be one. Your connection is kept.",
+        provider=client.name,
+        sent=Sent.UNKNOWN,
+        provider_code="answer_too_large",
+    )

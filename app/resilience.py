@@ -1,0 +1,200 @@
+"""Backoff and circuit breakers: what to do with an upstream that fails. No IO, no clock: `now` is given.
+
+A breaker's life:
+
+    CLOSED --`failures` failed operations in a row--> OPEN --cool-down over--> HALF_OPEN
+       ^                                                ^                          |
+       |                                                +---- the probe failed ----+   (cool-down doubles)
+       +--------------------------------------------------- the probe succeeded ---+
+
+An operation counts once, whatever number of tries it took.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from app.errors import Category, ProviderUnavailable, Sent, UpstreamError
+
+_COUNTED = {Category.NETWORK, Category.TRANSIENT}
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """Full jitter: a delay drawn evenly from nothing to `base * factor ** (tries - 1)`, at most `cap`."""
+
+    attempts: int = 3
+    base_seconds: float = 1.0
+    cap_seconds: float = 10.0
+    factor: float = 2.0
+
+    def delay(self, tries: int, *, retry_after: float | None = None) -> float | None:
+        """Seconds to wait after the `tries`-th try, or None when there is no point in another one.
+
+        `Retry-After` is honoured: a longer one than the cap ends the operation.
+        """
+        if tries >= self.attempts:
+            return None
+        if retry_after is not None:
+            return retry_after if retry_after <= self.cap_seconds else None
+        ceiling = min(self.cap_seconds, self.base_seconds * self.factor ** (tries - 1))
+        return random.uniform(0, ceiling)
+
+
+class BreakerState(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+@dataclass(frozen=True)
+class BreakerKey:
+    provider: str
+    kind: str
+    host: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.provider}:{self.kind}:{self.host}"
+
+
+@dataclass
+class Breaker:
+    """One upstream's breaker. All of its methods run on one event loop and never wait, so need no lock."""
+
+    key: BreakerKey
+    threshold: int
+    cooldown_seconds: float
+    cooldown_max_seconds: float
+    state: BreakerState = BreakerState.CLOSED
+    failures: int = 0
+    opened_at: float | None = None
+    probe_at: float = 0.0
+    _cooldown: float = field(default=0.0, repr=False)
+    _probing: bool = field(default=False, repr=False)
+    _turns: int = field(default=0, repr=False)
+
+    def check(self, now: float) -> None:
+        """Raises ProviderUnavailable while no operation would be admitted; takes nothing."""
+        if self.state is BreakerState.OPEN and now < self.probe_at:
+            raise self._refusal(self.probe_at - now)
+        if self.state is BreakerState.HALF_OPEN and self._probing:
+            raise self._refusal(1)
+
+    def admit(self, now: float) -> int:
+        """Lets one operation through and answers its permit; half-open it is the only probe.
+
+        Raises ProviderUnavailable where none is let through.
+        """
+        self.check(now)
+        if self.state is BreakerState.OPEN:
+            self._turn(BreakerState.HALF_OPEN)
+        self._probing = self.state is BreakerState.HALF_OPEN
+        return self._turns
+
+    def succeeded(self, permit: int) -> None:
+        if permit != self._turns:
+            return  # it began before the state last changed, and tells of the past
+        self.failures, self.opened_at = 0, None
+        if self.state is not BreakerState.CLOSED:
+            self._turn(BreakerState.CLOSED)
+
+    def failed(self, permit: int, now: float) -> None:
+        if permit != self._turns:
+            return
+        self.failures += 1
+        if self.state is BreakerState.HALF_OPEN:
+            self._open(now, min(self._cooldown * 2, self.cooldown_max_seconds))
+        elif self.failures >= self.threshold:
+            self._open(now, self.cooldown_seconds)
+
+    def abandoned(self, permit: int) -> None:
+        """The operation ended without telling anything of the upstream: the next one may probe."""
+        if permit == self._turns:
+            self._probing = False
+
+    def _open(self, now: float, cooldown: float) -> None:
+        self._turn(BreakerState.OPEN)
+        self._cooldown, self.opened_at, self.probe_at = cooldown, now, now + cooldown
+
+    def _turn(self, state: BreakerState) -> None:
+        self.state, self._probing = state, False
+        self._turns += 1
+
+    def _refusal(self, seconds: float) -> ProviderUnavailable:
+        return ProviderUnavailable(
+            f"{self.key.provider} has not been answering and is being left alone for a moment. Try again shortly.",
+            provider=self.key.provider,
+            sent=Sent.NOT_SENT,
+            provider_code="breaker_open",
+            retry_after=max(1, math.ceil(seconds)),
+        )
+
+
+class Breakers:
+    """The registry: a breaker for each provider, kind of endpoint and host."""
+
+    def __init__(
+        self,
+        now: Callable[[], float],
+        *,
+        failures: int = 3,
+        cooldown_seconds: float = 15.0,
+        cooldown_max_seconds: float = 300.0,
+    ) -> None:
+        self._now = now
+        self._failures = failures
+        self._cooldown_seconds = cooldown_seconds
+        self._cooldown_max_seconds = cooldown_max_seconds
+        self._breakers: dict[BreakerKey, Breaker] = {}
+
+    def __iter__(self) -> Iterator[Breaker]:
+        return iter(tuple(self._breakers.values()))
+
+    def of(self, key: BreakerKey) -> Breaker:
+        if key not in self._breakers:
+            self._breakers[key] = Breaker(
+                key, self._failures, self._cooldown_seconds, self._cooldown_max_seconds
+            )
+        return self._breakers[key]
+
+    def check(self, key: BreakerKey) -> None:
+        """Raises ProviderUnavailable while the breaker would refuse."""
+        self.of(key).check(self._now())
+
+    def admits(self, key: BreakerKey) -> bool:
+        """Whether an operation would be let through now."""
+        try:
+            self.check(key)
+        except ProviderUnavailable:
+            return False
+        return True
+
+    @contextmanager
+    def operation(self, key: BreakerKey) -> Iterator[None]:
+        """Runs one operation through the breaker and learns from how it ends.
+
+        Raises ProviderUnavailable without running it where the breaker refuses. Network errors, time-outs and
+        5xx count against the upstream; an answer that is merely unwelcome counts for it; anything else
+        (a cancellation, a fault of ours) tells nothing.
+        """
+        breaker = self.of(key)
+        permit = breaker.admit(self._now())
+        try:
+            yield
+        except UpstreamError as error:
+            if error.category in _COUNTED:
+                breaker.failed(permit, self._now())
+            else:
+                breaker.succeeded(permit)
+            raise
+        except BaseException:
+            breaker.abandoned(permit)
+            raise
+        else:
+            breaker.succeeded(permit)

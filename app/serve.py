@@ -1,0 +1,86 @@
+"""The HTTP server around the application: its socket, its signals, and the order in which things end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+
+from app.api.deps import Services
+from app.errors import ConfigurationError
+
+Started = Callable[[Services], Awaitable[None]]
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves signals to `_serve`: uvicorn would raise them again after the last request, before the drain."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """The socket to serve on, bound before anything else is started. Raises ConfigurationError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise ConfigurationError(
+            [f"BROKER_PORT: {host}:{port} cannot be listened on ({error.strerror}); choose another one"]
+        ) from error
+    bound.set_inheritable(True)
+    return bound
+
+
+def serve(
+    app: FastAPI, bound: socket.socket, *, drain_seconds: float, started: Started | None = None
+) -> None:
+    """Serves until SIGTERM or SIGINT; then answers what is under way, drains and returns.
+
+    `started` is run once requests are answered. Raises ConfigurationError where the application cannot start.
+    """
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        lifespan="off",  # entered here, so that its errors are ours and its end comes after the last request
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(drain_seconds),
+    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(app, _Server(config), bound, started))
+
+
+async def _serve(app: FastAPI, server: _Server, bound: socket.socket, started: Started | None) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.handle_exit, number, None)
+    async with app.router.lifespan_context(app):
+        if server.should_exit:
+            return
+        serving = asyncio.create_task(server.serve(sockets=[bound]))
+        if started is not None:
+            await asyncio.wait(
+                {serving, asyncio.create_task(server.ready.wait())}, return_when=asyncio.FIRST_COMPLETED
+            )
+            if server.started:
+                await started(app.state.services)
+        await serving

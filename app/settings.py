@@ -1,0 +1,248 @@
+"""The settings: `BROKER_*` variables, read once, and refused with a sentence each where they cannot work.
+
+Only `app.main` imports this module; everything else is given the narrow thing it needs.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import ConfigurationError
+
+PREFIX = "BROKER_"
+SEND_WINDOW_SECONDS = 5.0  # a refresh is sent within this of its claim
+LAST_LOOK_SECONDS = 0.25
+JOURNAL_SECONDS = 1.0
+COMMIT_SECONDS = 8.0
+KILL_SECONDS = 45.0  # the grace period of docker-compose.yml and of orchestrators
+
+ADMIN_KEY_PATTERN = re.compile(r"brk_[0-9a-f]{16}_[0-9a-f]{64}")
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+
+
+class ClientSettings(BaseModel):
+    """Our OAuth client registration at one provider: `BROKER_CLIENTS__<NAME>__CLIENT_ID` and so on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    client_id: str = Field(min_length=1)
+    client_secret: SecretStr | None = None
+    catalogue: str | None = None
+    scopes: list[str] | None = None
+    settings: dict[str, str] = {}
+
+
+class Settings(BaseSettings):
+    """Every setting with its default. Durations are seconds in the environment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_file=".env",
+        extra="ignore",
+        # A value that is wrong may be a secret put into the wrong variable: errors must not repeat it.
+        hide_input_in_errors=True,
+    )
+
+    environment: Literal["production", "development"] = "production"
+    database_url: str | None = None
+    listen_database_url: str | None = None
+    migrate: bool = True
+    data_dir: Path = Path("var")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=1, le=65535)
+    public_url: str | None = None
+    encryption_keys: SecretStr | None = None
+    encryption_keys_file: Path | None = None
+    admin_key: SecretStr | None = None
+    metrics_key: SecretStr | None = None
+    providers_dir: Path | None = None
+    allow_loopback_upstreams: bool = False
+    return_to: list[str] = []
+    clients: dict[str, ClientSettings] = {}
+
+    refresh_interval_seconds: int = Field(default=300, ge=1, le=86400)
+    refresh_margin_seconds: int = Field(default=300, ge=0, le=86400)
+    refresh_concurrency: int = Field(default=64, ge=1, le=1024)
+    upstream_timeout_seconds: Seconds = 10
+    lease_seconds: Seconds = 25
+    drain_seconds: Seconds = 30
+    retry_attempts: int = Field(default=3, ge=1, le=10)
+    retry_base_seconds: Seconds = 1
+    retry_cap_seconds: Seconds = 10
+    breaker_failures: int = Field(default=3, ge=1, le=1000)
+    breaker_cooldown_seconds: Seconds = 15
+    breaker_cooldown_max_seconds: Seconds = 300
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("database_url", "listen_database_url")
+    @classmethod
+    def _names_asyncpg(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        scheme, separator, rest = url.partition("://")
+        if not separator or scheme not in {"postgres", "postgresql", "postgresql+asyncpg"}:
+            raise ValueError("must look like postgresql://user:password@host:5432/database")
+        return f"postgresql+asyncpg://{rest}"
+
+    @field_validator("admin_key")
+    @classmethod
+    def _is_a_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is None or ADMIN_KEY_PATTERN.fullmatch(key.get_secret_value()):
+            return key
+        raise ValueError("must be brk_<16 hex digits>_<64 hex digits>; `broker keys generate` prints one")
+
+    @field_validator("clients")
+    @classmethod
+    def _dashes_in_names(cls, clients: dict[str, ClientSettings]) -> dict[str, ClientSettings]:
+        # The environment has no dashes: BROKER_CLIENTS__GOOGLE_ACME__... is the registration `google-acme`.
+        return {name.lower().replace("_", "-"): client for name, client in clients.items()}
+
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> Self:
+        """What a refresh may take has to fit into its lease, and a lease into the drain before the kill."""
+        needed = (
+            SEND_WINDOW_SECONDS
+            + self.upstream_timeout_seconds
+            + LAST_LOOK_SECONDS
+            + JOURNAL_SECONDS
+            + COMMIT_SECONDS
+        )
+        if needed >= self.lease_seconds:
+            raise ValueError(
+                f"BROKER_LEASE_SECONDS: must be over {needed:g} ({SEND_WINDOW_SECONDS:g} to send + "
+                f"BROKER_UPSTREAM_TIMEOUT_SECONDS {self.upstream_timeout_seconds:g} + {LAST_LOOK_SECONDS:g} + "
+                f"{JOURNAL_SECONDS:g} + {COMMIT_SECONDS:g} to commit)"
+            )
+        if not self.lease_seconds < self.drain_seconds < KILL_SECONDS:
+            raise ValueError(
+                f"BROKER_DRAIN_SECONDS: must lie between BROKER_LEASE_SECONDS {self.lease_seconds:g} and "
+                f"{KILL_SECONDS:g}, when orchestrators kill the process"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _public_url_is_safe(self) -> Self:
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("BROKER_PUBLIC_URL: must be an absolute URL such as https://broker.example.com")
+        if self.environment == "production" and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+            raise ValueError(
+                "BROKER_PUBLIC_URL: must be https in production: authorization codes come back to it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _keys_are_there(self) -> Self:
+        if self.environment == "production" and not (self.encryption_keys or self.encryption_keys_file):
+            raise ValueError(
+                "BROKER_ENCRYPTION_KEYS: must be set in production (`id:base64 of 32 random bytes`); "
+                "`broker keys generate` prints one. BROKER_ENVIRONMENT=development makes its own"
+            )
+        if self.allow_loopback_upstreams and self.environment == "production":
+            raise ValueError("BROKER_ALLOW_LOOPBACK_UPSTREAMS: is for BROKER_ENVIRONMENT=development only")
+        return self
+
+    @property
+    def base_url(self) -> str:
+        return (self.public_url or f"http://127.0.0.1:{self.port}").rstrip("/")
+
+    @property
+    def margin(self) -> timedelta:
+        return timedelta(seconds=self.refresh_margin_seconds)
+
+    @property
+    def lease_ttl(self) -> timedelta:
+        return timedelta(seconds=self.lease_seconds)
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """The settings of this process's environment.
+
+    Raises ConfigurationError with a sentence for each setting that is wrong, by its `BROKER_` name.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise ConfigurationError([_sentence(mistake) for mistake in error.errors()]) from None
+
+
+def unknown_settings(environment: dict[str, str] | None = None) -> list[str]:
+    """A sentence for each `BROKER_` variable that no setting reads: most likely a typing error."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    variables = os.environ if environment is None else environment
+    sentences = []
+    for name in sorted(variables):
+        if not name.startswith(PREFIX) or name in known or name.startswith(PREFIX + "CLIENTS__"):
+            continue
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        sentences.append(f"{name} is no setting of this service and is ignored{hint}")
+    return sentences
+
+
+def parse_encryption_keys(text: str, *, source: str) -> dict[str, bytes]:
+    """`id:base64,...` as ids and 32-byte keys in that order; the first is primary.
+
+    Raises ConfigurationError naming `source` and the key's id, never its bytes.
+    """
+    keys: dict[str, bytes] = {}
+    mistakes = []
+    for entry in filter(None, (part.strip() for part in re.split(r"[,\n]", text))):
+        key_id, separator, encoded = entry.partition(":")
+        mistake = _key_mistake(key_id, encoded) if separator else "must read `id:base64`"
+        if key_id in keys:
+            mistake = "is there twice"
+        if mistake:
+            mistakes.append(f"{source}: key {key_id[:32] if separator else len(keys) + 1}: {mistake}")
+        else:
+            keys[key_id] = base64.b64decode(encoded)
+    if not keys and not mistakes:
+        mistakes.append(f"{source}: holds no key; `broker keys generate` prints one")
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    return keys
+
+
+def _key_mistake(key_id: str, encoded: str) -> str | None:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,32}", key_id):
+        return "an id has 1 to 32 letters, digits, dots, dashes"
+    try:
+        key = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        return "is not base64"
+    if len(key) != 32:
+        return f"must be 32 bytes, has {len(key)}"
+    if len(set(key)) < 12:  # 32 random bytes have under 12 different values once in 10^15
+        return "is too regular to be random"
+    return None
+
+
+def _sentence(mistake: Any) -> str:
+    message = mistake["msg"].removeprefix("Value error, ")
+    if not mistake["loc"]:
+        return str(message)  # a rule over several settings names them itself
+    name = PREFIX + "__".join(str(part).upper() for part in mistake["loc"])
+    return f"{name}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,221 @@
+"""The schema, which migrations are compared with. Times are timestamptz, ciphertexts are `sealed_*` bytea.
+
+Rules that the database can hold are held by it. Only stores, `app.db` and migrations import this module.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "ix": "%(table_name)s_%(column_0_name)s_idx",
+        "uq": "%(table_name)s_%(column_0_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+    }
+)
+
+_now = text("clock_timestamp()")
+_empty_object = text("'{}'::jsonb")
+
+
+def _time(name: str, *, required: bool = False) -> Column[object]:
+    return Column(
+        name, DateTime(timezone=True), nullable=not required, server_default=_now if required else None
+    )
+
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("provider", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("account", Text, nullable=False, server_default="default"),
+    Column("status", Text, nullable=False, server_default="active"),
+    Column("reconnect_reason", Text),
+    Column("lineage_id", UUID, nullable=False),  # a new one at each connect or import
+    Column("generation", BigInteger, nullable=False, server_default="1"),  # one more with each token set
+    Column("sealed_access_token", LargeBinary),
+    Column("sealed_refresh_token", LargeBinary),
+    Column("refresh_fingerprint", LargeBinary),  # SHA-256 of the refresh token, null without one
+    Column("token_type", Text, nullable=False, server_default="Bearer"),
+    Column("scope", Text),
+    _time("expires_at"),  # null: never expires
+    Column(
+        "issued_ttl_seconds", Integer
+    ),  # what the last set had left when it was committed; null after imports
+    _time("refresh_expires_at"),
+    _time("next_refresh_at"),
+    # The claim of the refresh that is running or whose outcome is unknown.
+    Column("epoch", BigInteger, nullable=False, server_default="0"),
+    Column("attempt_id", UUID),
+    Column("owner", Text),
+    _time("lease_until"),
+    _time("takeover_at"),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("last_error", JSONB(none_as_null=True)),
+    _time("last_error_at"),
+    Column("refresh_count", BigInteger, nullable=False, server_default="0"),
+    _time("last_refreshed_at"),
+    _time("last_used_at"),
+    _time("last_validated_at"),
+    Column("metadata", JSONB, nullable=False, server_default=_empty_object),
+    _time("created_at", required=True),
+    _time("updated_at", required=True),
+    CheckConstraint("status IN ('active', 'reconnect_required', 'revoked')", name="status"),
+    CheckConstraint(
+        "(status = 'reconnect_required') = (reconnect_reason IS NOT NULL)", name="reconnect_reason"
+    ),
+    CheckConstraint("char_length(user_id) BETWEEN 1 AND 255", name="user_id"),
+    CheckConstraint("char_length(account) BETWEEN 1 AND 255", name="account"),
+    CheckConstraint(
+        "status <> 'revoked' OR (sealed_access_token IS NULL AND sealed_refresh_token IS NULL)",
+        name="revoked_is_empty",
+    ),
+    CheckConstraint(
+        "(sealed_refresh_token IS NULL) = (refresh_fingerprint IS NULL)", name="refresh_fingerprint"
+    ),
+    CheckConstraint("(attempt_id IS NULL) = (takeover_at IS NULL)", name="claim_is_whole"),
+    Index(
+        "grants_key_idx",
+        "provider",
+        "user_id",
+        "account",
+        unique=True,
+        postgresql_where=text("status <> 'revoked'"),
+    ),
+    Index(
+        "grants_due_idx",
+        "next_refresh_at",
+        postgresql_where=text("status = 'active' AND next_refresh_at IS NOT NULL"),
+    ),
+    Index(
+        "grants_refresh_fingerprint_idx",
+        "refresh_fingerprint",
+        postgresql_where=text("refresh_fingerprint IS NOT NULL"),
+    ),
+    postgresql_with={"fillfactor": "80"},
+)
+
+refresh_attempts = Table(
+    "refresh_attempts",
+    metadata,
+    Column(
+        "id", UUID, primary_key=True
+    ),  # the attempt id of the claim: a commit that repeats itself is found out
+    Column("grant_id", UUID, ForeignKey("grants.id", ondelete="CASCADE"), nullable=False),
+    Column("lineage_id", UUID, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("replica", Text, nullable=False),
+    Column("trigger", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("category", Text),
+    Column("provider_code", Text),
+    Column("milliseconds", Integer, nullable=False),
+    Column("generation", BigInteger, nullable=False),  # the one it led to, or left in place
+    Column("spent_fingerprint", LargeBinary),  # of the refresh token that a rotation replaced
+    _time("at", required=True),
+    CheckConstraint("outcome IN ('refreshed', 'failed', 'unknown', 'dead')", name="outcome"),
+    Index("refresh_attempts_grant_idx", "grant_id", "at"),
+)
+
+authorization_requests = Table(
+    "authorization_requests",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("state_sha256", LargeBinary, nullable=False, unique=True),
+    Column("provider", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("redirect_uri", Text, nullable=False),
+    Column("return_to", Text),
+    Column("login_hint", Text),
+    Column("sealed_code_verifier", LargeBinary, nullable=False),
+    Column("browser_bound", Boolean, nullable=False),
+    Column("browser_sha256", LargeBinary),
+    _time("created_at", required=True),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    _time("used_at"),
+    Index("authorization_requests_expires_idx", "expires_at"),
+)
+
+oauth_clients = Table(
+    "oauth_clients",
+    metadata,
+    Column("name", Text, primary_key=True),  # what callers call `{provider}`
+    Column("id", UUID, nullable=False, unique=True),
+    Column("catalogue", Text, nullable=False),
+    Column("client_id", Text, nullable=False),
+    Column("sealed_client_secret", LargeBinary),
+    Column("scopes", ARRAY(Text)),
+    Column("settings", JSONB, nullable=False, server_default=_empty_object),
+    Column("generation", BigInteger, nullable=False, server_default="1"),
+    _time("created_at", required=True),
+    _time("updated_at", required=True),
+)
+
+data_keys = Table(
+    "data_keys",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("key_encryption_key", Text, nullable=False),  # the id of the key that wraps it
+    Column("wrapped_key", LargeBinary, nullable=False),
+    _time("created_at", required=True),
+)
+
+consumers = Table(
+    "consumers",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("providers", ARRAY(Text)),  # null: all
+    Column("users", ARRAY(Text)),  # exact names or `prefix*`; null: all
+    _time("created_at", required=True),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),  # the 16 hex digits that a key shows openly
+    Column("consumer_id", UUID, ForeignKey("consumers.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("secret_sha256", LargeBinary, nullable=False),
+    _time("created_at", required=True),
+    _time("expires_at"),
+    _time("revoked_at"),
+    CheckConstraint("id ~ '^[0-9a-f]{16}$'", name="id"),
+)
+
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("provider", Text),
+    Column("user_id", Text),
+    Column("grant_id", UUID),
+    Column("request_id", Text),
+    Column("details", JSONB, nullable=False, server_default=_empty_object),
+    _time("at", required=True),
+    Index("audit_events_at_idx", "at"),
+)

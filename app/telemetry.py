@@ -1,0 +1,146 @@
+"""Metrics, declared once, and logs: JSON lines from which secrets are taken out by name and by pattern."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any, cast
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+REQUESTS = Counter(
+    "broker_http_requests", "HTTP requests answered, by route template.", ["method", "route", "status"]
+)
+REQUEST_SECONDS = Histogram(
+    "broker_http_request_seconds",
+    "Seconds from request to answer, by route template.",
+    ["route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+REFRESHES = Counter("broker_refreshes", "Refresh attempts that ended, by outcome.", ["provider", "outcome"])
+REFRESH_SECONDS = Histogram(
+    "broker_refresh_seconds",
+    "Seconds a provider's token endpoint took to answer a refresh.",
+    ["provider"],
+    buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+REFRESHES_IN_FLIGHT = Gauge("broker_refreshes_in_flight", "Refreshes this replica is running now.")
+WAITERS = Gauge("broker_refresh_waiters", "Requests of this replica that wait for a refresh now.")
+REFRESHES_DUE = Gauge("broker_refreshes_due", "Grants that the last scheduler tick found due.")
+TICK_SECONDS = Gauge("broker_scheduler_last_tick_seconds", "Seconds the last scheduler tick took.")
+BREAKER_STATE = Gauge(
+    "broker_breaker_state",
+    "0 closed, 1 half-open, 2 open; read when scraped.",
+    ["provider", "kind", "host"],
+)
+BUILD = Gauge("broker_build_info", "1, with the version that runs.", ["version"])
+
+REDACTED = "[redacted]"
+_SECRET_NAMES = frozenset(
+    {
+        "access_token", "refresh_token", "id_token", "token", "code", "code_verifier", "client_secret",
+        "authorization", "cookie", "set-cookie", "x-api-key", "password", "secret", "key", "admin_key",
+        "subject_token", "client_assertion", "ticket", "state",
+    }
+)  # fmt: skip
+_SECRET_TEXT = re.compile(
+    r"(?P<name>\b(?:access_token|refresh_token|id_token|token|code|code_verifier|client_secret|client_assertion"
+    r"|subject_token|state|password|secret)\b[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;})]+"
+    r"|(?P<scheme>\b(?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]{8,}"
+    r"|(?P<key>\bbrk_[0-9a-f]{16})_[0-9a-f]{64}"
+    r"|(?P<url>\b[a-z+]+://[^\s:/@]+:)[^\s@]+(?=@)"
+    r"|(?P<ticket>/connect/)[^\s\"?]+"
+    r"|\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*\.?[A-Za-z0-9_-]*",
+    re.IGNORECASE,
+)
+
+
+def redact_text(text: str) -> str:
+    """`text` without anything that looks like a token, a code, a key or a password in a URL."""
+
+    def blank(match: re.Match[str]) -> str:
+        return next(filter(None, match.groups()), "") + REDACTED
+
+    return _SECRET_TEXT.sub(blank, text)
+
+
+def redact(value: Any, name: str = "") -> Any:
+    """`value` with secrets blanked, by the name they go under and by pattern, at any depth."""
+    if name.lower() in _SECRET_NAMES and value is not None:
+        return REDACTED
+    if isinstance(value, str):
+        return redact_text(value)
+    if isinstance(value, Mapping):
+        return {key: redact(item, str(key)) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [redact(item) for item in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return redact_text(str(value))
+
+
+def _redact_event(
+    _logger: Any, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    return cast(structlog.typing.EventDict, redact(event))
+
+
+def configure_logging(*, log_format: str, level: str) -> None:
+    """Sends structlog's and the standard library's records through one redacting chain to standard error."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        structlog.processors.format_exc_info,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _redact_event,
+                renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    _quieten_libraries()
+
+
+def _quieten_libraries() -> None:
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        library = logging.getLogger(name)
+        library.handlers[:] = []
+        library.propagate = name != "uvicorn.access"  # it would print `?code=`; our own line tells the route
+    # Their INFO lines tell of every tick and every request, URLs included.
+    for name in ("apscheduler", "httpx", "httpcore", "alembic", "asyncio"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def current_request_id() -> str | None:
+    """The `X-Request-ID` of the request that this work is done for, if any."""
+    value = structlog.contextvars.get_contextvars().get("request_id")
+    return None if value is None else str(value)
+
+
+def logger(name: str) -> structlog.stdlib.BoundLogger:
+    return cast(structlog.stdlib.BoundLogger, structlog.get_logger(name))

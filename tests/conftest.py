@@ -1,0 +1,119 @@
+"""What tests share: one PostgreSQL for the run, a database for each test, the sandbox, the broker in process and as
+processes of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from app import embedded
+from app.db import Database
+from app.sandbox import server as sandbox_server
+from tests.broker import Broker, Replicas, settings_for, write_providers
+
+_SHARED = "TESTS_SHARED_DIR"
+# Nothing in a test has to survive a crash of the machine.
+_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One folder for all workers of this run; the controller makes it and takes it away."""
+    for name in [name for name in os.environ if name.startswith("BROKER_")]:
+        del os.environ[name]
+    if not hasattr(config, "workerinput"):
+        # Below the system's folder for temporary files: PostgreSQL's own user has to reach it.
+        os.environ[_SHARED] = tempfile.mkdtemp(prefix="broker-tests-")
+        os.chmod(os.environ[_SHARED], 0o755)  # noqa: S103
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ[_SHARED], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    return Path(os.environ[_SHARED])
+
+
+@pytest.fixture(scope="session")
+async def server_url(shared_dir: Path) -> AsyncIterator[str]:
+    """A PostgreSQL with a migrated database `template`, shared by all workers."""
+    with embedded.running(shared_dir / "postgres", settings=_FAST) as url:
+        with (shared_dir / "template.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (shared_dir / "template.made").exists():
+                await _execute(url, "CREATE DATABASE template")
+                db = Database(_at(url, "template"), pool_size=1)
+                await db.migrate()
+                await db.close()
+                (shared_dir / "template.made").touch()
+        yield url
+
+
+@pytest.fixture
+async def database_url(server_url: str) -> AsyncIterator[str]:
+    """A migrated database of the test's own."""
+    name = f"test_{uuid4().hex}"
+    await _execute(server_url, f"CREATE DATABASE {name} TEMPLATE template STRATEGY file_copy")
+    yield _at(server_url, name)
+    await _execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def empty_database_url(server_url: str) -> AsyncIterator[str]:
+    """A database without a table."""
+    name = f"test_{uuid4().hex}"
+    await _execute(server_url, f"CREATE DATABASE {name}")
+    yield _at(server_url, name)
+    await _execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[sandbox_server.Sandbox]:
+    async with sandbox_server.running() as running:
+        yield running
+
+
+@pytest.fixture
+def providers_dir(tmp_path: Path, sandbox: sandbox_server.Sandbox) -> Path:
+    """Catalogue files for the sandbox: `sandbox` (strict), `graced` and `keeps` (never rotates)."""
+    return write_providers(tmp_path / "providers", sandbox.url)
+
+
+@pytest.fixture
+async def broker(database_url: str, providers_dir: Path, tmp_path: Path) -> AsyncIterator[Broker]:
+    """The broker in this process, reached over ASGI."""
+    settings = settings_for(database_url, providers_dir, data_dir=tmp_path / "var")
+    async with Broker.running(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def replicas(database_url: str, providers_dir: Path, tmp_path: Path) -> Iterator[Replicas]:
+    """Starts brokers as processes of their own, all on one database."""
+    started = Replicas(database_url, providers_dir, tmp_path)
+    try:
+        yield started
+    finally:
+        started.stop()
+
+
+def _at(url: str, database: str) -> str:
+    return f"{url.rpartition('/')[0]}/{database}"
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
