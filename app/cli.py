@@ -22,7 +22,12 @@ from app.db import Database
 from app.errors import ConfigurationError, ValidationFailed
 from app.main import Settings
 
-app = typer.Typer(help="Hands out fresh OAuth access tokens.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Hands out fresh OAuth access tokens.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)  # they print local variables, keys included
 keys = typer.Typer(help="API keys of the services that call the broker.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, JSONB, UUID
 
 metadata = MetaData(
     naming_convention={
@@ -60,7 +60,7 @@ grants = Table(
     Column("scope", Text),
     _time("expires_at"),  # null: never expires
     Column(
-        "issued_ttl_seconds", Integer
+        "issued_ttl_seconds", DOUBLE_PRECISION
     ),  # what the last set had left when it was committed; null after imports
     _time("refresh_expires_at"),
     _time("next_refresh_at"),

@@ -79,7 +79,7 @@ class Broker:
     @asynccontextmanager
     async def running(cls, settings: Settings) -> AsyncIterator[Self]:
         app = create_app(settings)
-        transport = httpx.ASGITransport(app=app)
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with (
             app.router.lifespan_context(app),
             httpx.AsyncClient(

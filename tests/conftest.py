@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+import structlog
 
 from app import embedded
 from app.db import Database
@@ -28,10 +29,18 @@ def pytest_configure(config: pytest.Config) -> None:
     """One folder for all workers of this run; the controller makes it and takes it away."""
     for name in [name for name in os.environ if name.startswith("BROKER_")]:
         del os.environ[name]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(),
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
     if not hasattr(config, "workerinput"):
         # Below the system's folder for temporary files: PostgreSQL's own user has to reach it.
         os.environ[_SHARED] = tempfile.mkdtemp(prefix="broker-tests-")
-        os.chmod(os.environ[_SHARED], 0o755)  # noqa: S103
+        os.chmod(os.environ[_SHARED], 0o755)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

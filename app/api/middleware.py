@@ -7,8 +7,10 @@ import secrets
 
 import structlog
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api import problems
 from app.clock import Clock
 from app.telemetry import REQUEST_SECONDS, REQUESTS, logger
 
@@ -20,7 +22,7 @@ _UNMATCHED = "unmatched"
 
 
 class RequestTelemetry:
-    """Gives each request its `X-Request-ID` and tells of it when it is answered."""
+    """Gives each request its `X-Request-ID`, tells of it when it is answered, and answers for it if it crashes."""
 
     def __init__(self, app: ASGIApp, clock: Clock) -> None:
         self._app = app
@@ -36,7 +38,7 @@ class RequestTelemetry:
             scope["raw_path"].decode("ascii", "replace") if scope.get("raw_path") else scope["path"]
         )
         started = self._clock.monotonic()
-        status = 500
+        status = 0
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -48,6 +50,12 @@ class RequestTelemetry:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
+            except (
+                Exception
+            ) as error:  # the framework's own handler would stand outside, without the request id
+                log.error("request.crashed", exc_info=error)
+                if not status:
+                    await problems.crash(Request(scope))(scope, receive, send_with_id)
             finally:
                 self._tell(scope, status, self._clock.monotonic() - started)
 

@@ -14,9 +14,7 @@ from starlette.exceptions import HTTPException
 from app.api.deps import services_of
 from app.connect.request import Wish
 from app.errors import BrokerError, InvalidRequest, ReconnectRequired, UpstreamError, ValidationFailed
-from app.telemetry import current_request_id, logger
-
-log = logger(__name__)
+from app.telemetry import current_request_id
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -97,7 +95,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(BrokerError, _broker_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _crash)
 
 
 def problem_of(request: Request, error: BrokerError) -> Problem:
@@ -197,6 +194,6 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     return answer
 
 
-async def _crash(request: Request, error: Exception) -> JSONResponse:
-    log.error("request.crashed", exc_info=error)
+def crash(request: Request) -> JSONResponse:
+    """The answer to a request that failed for a reason nobody foresaw."""
     return _answer(request, BrokerError("Something went wrong here, and was recorded under this request id."))

@@ -113,7 +113,7 @@ async def commit_refresh(
     """
     grant = held.grant
     expires_at = None if expires_in is None else clock() - elapsed + expires_in
-    left = None if expires_in is None else max(0, int((expires_in - elapsed).total_seconds()))
+    left = None if expires_in is None else max(0.0, (expires_in - elapsed).total_seconds())
     query = (
         update(grants)
         .where(

@@ -111,7 +111,7 @@ def upgrade() -> None:
         sa.Column("token_type", sa.Text(), server_default="Bearer", nullable=False),
         sa.Column("scope", sa.Text(), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("issued_ttl_seconds", sa.Integer(), nullable=True),
+        sa.Column("issued_ttl_seconds", postgresql.DOUBLE_PRECISION(), nullable=True),
         sa.Column("refresh_expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("next_refresh_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("epoch", sa.BigInteger(), server_default="0", nullable=False),
