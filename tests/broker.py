@@ -157,7 +157,7 @@ class Replicas:
 
     def start(self, **settings: str) -> Replica:
         """One more, ready to answer; `settings` by their names without the prefix, in lower case."""
-        port = free_port()
+        port = int(settings.get("port") or free_port())
         values = {
             "ENVIRONMENT": "development",
             "DATABASE_URL": self._database_url,
