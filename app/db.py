@@ -50,6 +50,7 @@ class Database:
             max_overflow=0,
             pool_timeout=pool_timeout,
             pool_pre_ping=True,
+            hide_parameters=True,  # errors are logged, and parameters may be somebody's data
             connect_args={"timeout": 5, "command_timeout": command_timeout},
         )
 

@@ -15,7 +15,8 @@ from urllib.error import URLError
 from app.api.deps import Services
 from app.connect.request import Wish
 from app.errors import ConfigurationError, GrantNotFound, ReconnectRequired
-from app.grants.grant import GrantKey, Need
+from app.grants.grant import GrantKey
+from app.grants.token import Need
 
 SANDBOX_PORT = 8090
 SAMPLE = GrantKey("sandbox", "alice")

@@ -21,6 +21,7 @@ from app.api.deps import Services
 from app.api.middleware import RequestTelemetry
 from app.clock import Clock, SystemClock
 from app.connect.connect import Connector
+from app.connect.tickets import Tickets
 from app.consumers.authenticate import Authenticator
 from app.db import Database
 from app.errors import ConfigurationError
@@ -28,9 +29,10 @@ from app.grants.ledger import Ledger
 from app.grants.protocol import Limits, RefreshProtocol
 from app.grants.refresh import Refresher
 from app.grants.registry import GrantRegistry
+from app.grants.waiting import Waiting
 from app.jobs import Timetable
 from app.listener import Listener
-from app.oauth.client import OAuthClient, OAuthClients, entry_for, register
+from app.oauth.client import OAuthClients, register, registration
 from app.oauth.endpoints import TokenEndpoints
 from app.oauth.load import load_catalogue
 from app.oauth.provider import Provider
@@ -63,6 +65,7 @@ def create_app(read: Settings) -> FastAPI:
     """The application. It asks nothing of PostgreSQL before its lifespan begins."""
     catalogue = load_catalogue(more=read.providers_dir, allow_loopback=read.allow_loopback_upstreams)
     clients = oauth_clients(read, catalogue)
+    _warn_of_short_lives(clients, interval_seconds=read.refresh_interval_seconds)
     keys = key_encryption_keys(read)
     clock = SystemClock()
 
@@ -141,6 +144,8 @@ def build(
         commit_within=timedelta(seconds=settings.COMMIT_SECONDS),
         margin=read.margin,
     )
+    limits = Limits(read.lease_ttl, timedelta(seconds=settings.SEND_WINDOW_SECONDS))
+    backoff = Backoff(read.retry_attempts, read.retry_base_seconds, read.retry_cap_seconds)
     protocol = RefreshProtocol(
         db,
         vault,
@@ -150,26 +155,23 @@ def build(
         ledger,
         clock,
         replica=replica,
-        limits=Limits(read.lease_ttl, timedelta(seconds=settings.SEND_WINDOW_SECONDS)),
-        backoff=Backoff(read.retry_attempts, read.retry_base_seconds, read.retry_cap_seconds),
+        limits=limits,
+        backoff=backoff,
     )
-    refresher = Refresher(db, vault, protocol, listener, clock, concurrency=read.refresh_concurrency)
+    waiting = Waiting(db, listener, clock)
+    refresher = Refresher(db, vault, protocol, waiting, clock, concurrency=read.refresh_concurrency)
     registry = GrantRegistry(db, vault, endpoints, clients, clock, margin=read.margin)
+    tickets = Tickets(vault, clock, base_url=read.base_url)
+    connector = Connector(
+        db, vault, endpoints, clients, breakers, registry, tickets, clock,
+        base_url=read.base_url, return_to=read.return_to,
+    )  # fmt: skip
     return Services(
         authenticator=Authenticator(db, clock),
         refresher=refresher,
         registry=registry,
-        connector=Connector(
-            db,
-            vault,
-            endpoints,
-            clients,
-            breakers,
-            registry,
-            clock,
-            base_url=read.base_url,
-            return_to=read.return_to,
-        ),
+        connector=connector,
+        tickets=tickets,
         clients=clients,
         breakers=breakers,
         timetable=Timetable(refresher, clock, interval=timedelta(seconds=read.refresh_interval_seconds)),
@@ -185,17 +187,25 @@ def build(
 
 def oauth_clients(read: Settings, catalogue: Mapping[str, Provider]) -> OAuthClients:
     """The registrations of the settings, over the catalogue. Raises ConfigurationError."""
-    registered = {}
+    registered, mistakes = {}, []
     for name, client in read.clients.items():
-        provider = entry_for(catalogue, name, catalogue_name=client.catalogue)
-        registered[name] = OAuthClient(
-            name,
-            provider,
-            client_id=client.client_id,
-            client_secret=None if client.client_secret is None else client.client_secret.get_secret_value(),
-            scopes=tuple(client.scopes or ()),
-            variables=client.settings,
-        )
+        try:
+            registered[name] = registration(
+                catalogue,
+                name,
+                client_id=client.client_id,
+                client_secret=None
+                if client.client_secret is None
+                else client.client_secret.get_secret_value(),
+                catalogue_name=client.catalogue,
+                scopes=tuple(client.scopes or ()),
+                variables=client.settings,
+            )
+        except ConfigurationError as error:
+            setting = f"BROKER_CLIENTS__{name.upper().replace('-', '_')}"
+            mistakes += [f"{setting}: {mistake}" for mistake in error.mistakes]
+    if mistakes:
+        raise ConfigurationError(mistakes)
     return register(catalogue, registered)
 
 
@@ -229,6 +239,19 @@ async def _drain(services: Services, within: timedelta) -> None:
         log.error("drain.incomplete", refreshes=still_running)
     services.timetable.stop()
     log.info("stopped", replica=services.replica)
+
+
+def _warn_of_short_lives(clients: OAuthClients, *, interval_seconds: int) -> None:
+    """Tokens that end between two ticks are refreshed only once somebody asks for them, who then has to wait."""
+    for client in clients:
+        lifetime = client.provider.access_token.lifetime_seconds
+        if client.client_id is not None and lifetime is not None and lifetime < 2 * interval_seconds:
+            log.warning(
+                "settings.interval_too_long",
+                provider=client.name,
+                detail=f"its tokens live {lifetime} s, so BROKER_REFRESH_INTERVAL_SECONDS should be at most "
+                f"{lifetime // 2} (it is {interval_seconds})",
+            )
 
 
 def _operation_id(route: APIRoute) -> str:

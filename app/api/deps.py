@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from app.clock import Clock
 from app.connect.connect import Connector
+from app.connect.tickets import Tickets
 from app.consumers.authenticate import Authenticator
 from app.consumers.consumer import Consumer, Scope
 from app.db import Database
@@ -36,6 +37,7 @@ class Services:
     refresher: Refresher
     registry: GrantRegistry
     connector: Connector
+    tickets: Tickets
     clients: OAuthClients
     breakers: Breakers
     timetable: Timetable

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Response
-from pydantic import AwareDatetime, BaseModel, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, model_validator
 
 from app.api.deps import Body, Key, OpaqueName, Use, consumer_with
 from app.api.problems import responses
 from app.consumers.consumer import Consumer, Scope
 from app.errors import InvalidRequest
 from app.grants.grant import DEFAULT_ACCOUNT, Grant, GrantKey, Health, Status, not_found
-from app.grants.registry import KEEP, Import
+from app.grants.imported import KEEP, Import
 
 router = APIRouter(tags=["Grants"])
 
 _TOKEN_PATTERN = r"^[\x20-\x7e]+$"  # RFC 6749 appendix A.12
 _METADATA_ENTRIES = 64
+_EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+
+
+def _plausible(moment: datetime) -> datetime:
+    if not _EARLIEST <= moment <= _LATEST:
+        raise ValueError(f"must lie between {_EARLIEST:%Y-%m-%d} and {_LATEST:%Y-%m-%d}")
+    return moment
 
 
 class GrantBody(Body):
@@ -29,7 +36,9 @@ class GrantBody(Body):
     account: OpaqueName = DEFAULT_ACCOUNT
     access_token: str | None = Field(default=None, min_length=1, max_length=16384, pattern=_TOKEN_PATTERN)
     refresh_token: str | None = Field(default=None, min_length=1, max_length=16384, pattern=_TOKEN_PATTERN)
-    expires_at: AwareDatetime | None = Field(default=None, description="When the access token ends.")
+    expires_at: Annotated[AwareDatetime, AfterValidator(_plausible)] | None = Field(
+        default=None, description="When the access token ends."
+    )
     expires_in: int | None = Field(
         default=None, ge=0, le=10 * 366 * 86400, description="The same in seconds from now; give one of both."
     )

@@ -131,7 +131,7 @@ def _action(request: Request, error: BrokerError) -> Action | None:
     if client.client_id is None or client.provider.authorization_url is None:
         return None
     wish = Wish(error.provider, error.user_id, error.account)
-    return Action(kind="reconnect", url=services.connector.ticket_url(wish))
+    return Action(kind="reconnect", url=services.tickets.url(wish))
 
 
 def _answer(request: Request, error: BrokerError) -> JSONResponse:

@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field
 from app.api.deps import Body, Key, OpaqueName, Services, Use, WaitQuery, consumer_with
 from app.api.problems import responses
 from app.consumers.consumer import Consumer, Scope
-from app.errors import BrokerError
-from app.grants.grant import DEFAULT_ACCOUNT, Degraded, GrantKey, Need, Token, not_found
+from app.grants.grant import DEFAULT_ACCOUNT, GrantKey, not_found
+from app.grants.token import Degraded, Need, Token
 
 router = APIRouter(tags=["Tokens"])
 
@@ -115,8 +115,7 @@ def _require_visible(services: Services, consumer: Consumer, key: GrantKey) -> N
     """Raises UnknownProvider, and for a grant that the consumer may not see what is raised for an absent one."""
     services.clients.get(key.provider)
     if not consumer.may_see(key.provider, key.user_id):
-        error: BrokerError = not_found(key)
-        raise error
+        raise not_found(key)
 
 
 def _answer(token: Token, services: Services, response: Response) -> TokenAnswer:

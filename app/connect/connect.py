@@ -7,8 +7,6 @@ finish     the provider sends it back with code and state     -> state used up, 
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -19,14 +17,13 @@ from app.clock import Clock
 from app.connect import store
 from app.connect.request import (
     REQUEST_TTL,
-    TICKET_TTL,
     AuthorizationRequest,
-    Ticket,
     Wish,
     is_allowed_return,
     new_state,
     sha256,
 )
+from app.connect.tickets import Tickets
 from app.db import Database
 from app.errors import BrokerError, GrantRefused, InvalidRequest, ValidationFailed
 from app.grants.registry import GrantRegistry
@@ -36,12 +33,11 @@ from app.oauth.endpoints import TokenEndpoints
 from app.oauth.messages import authorization_url, new_verifier
 from app.resilience import Breakers
 from app.telemetry import logger
-from app.vault.seal import CannotOpen, Place
+from app.vault.seal import Place
 from app.vault.vault import Vault
 
 log = logger(__name__)
 
-_TICKET_PLACE = Place("ticket", UUID(int=0), "connect", 0)
 # RFC 6749 section 4.1.2.1; anything else that a provider sends is reported as `provider_error`.
 _AUTHORIZATION_ERRORS = {
     "access_denied", "invalid_request", "unauthorized_client", "unsupported_response_type", "invalid_scope",
@@ -89,6 +85,7 @@ class Connector:
         clients: OAuthClients,
         breakers: Breakers,
         registry: GrantRegistry,
+        tickets: Tickets,
         clock: Clock,
         *,
         base_url: str,
@@ -100,6 +97,7 @@ class Connector:
         self._clients = clients
         self._breakers = breakers
         self._registry = registry
+        self._tickets = tickets
         self._clock = clock
         self._base_url = base_url
         self._return_to = tuple(return_to)
@@ -116,14 +114,8 @@ class Connector:
         wish = replace(wish, scopes=wish.scopes or client.scopes or client.provider.scopes.default)
         state, url = await self._request(client, wish, browser_bound=browser_bound, browser=None)
         if browser_bound:
-            url = self.ticket_url(wish, state=state)
+            url = self._tickets.url(wish, state=state)
         return Begun(url, state, self._clock.now() + REQUEST_TTL)
-
-    def ticket_url(self, wish: Wish, *, state: str | None = None) -> str:
-        """Where a browser begins, good for 24 hours. Nothing is stored for it."""
-        ticket = Ticket(wish, self._clock.now() + TICKET_TTL, state)
-        sealed = self._vault.seal(ticket.to_json(), _TICKET_PLACE)
-        return f"{self._base_url}/api/v1/connect/{base64.urlsafe_b64encode(sealed).decode().rstrip('=')}"
 
     async def open(self, ticket: str, *, browser: str) -> str:
         """The provider's URL for the browser that holds the cookie `browser`.
@@ -131,7 +123,7 @@ class Connector:
         A ticket whose request was used, has ended, or was opened by another browser leads to a new request. Raises
         InvalidRequest for a ticket that is not ours or is over a day old.
         """
-        wanted = self._read_ticket(ticket)
+        wanted = self._tickets.read(ticket)
         wish = wanted.wish
         client = self._clients.get(wish.provider)
         if wanted.state is not None:
@@ -254,18 +246,6 @@ class Connector:
 
     def _verifier(self, request: AuthorizationRequest) -> str:
         return self._vault.open(request.sealed_code_verifier, _verifier_place(request.id))
-
-    def _read_ticket(self, ticket: str) -> Ticket:
-        try:
-            sealed = base64.urlsafe_b64decode(ticket + "=" * (-len(ticket) % 4))
-            opened = Ticket.from_json(self._vault.open(sealed, _TICKET_PLACE))
-        except (CannotOpen, binascii.Error, ValueError) as error:
-            raise InvalidRequest(
-                "This link is damaged or not one of ours. Please ask for a new one."
-            ) from error
-        if self._clock.now() >= opened.expires_at:
-            raise InvalidRequest("This link is more than a day old. Please ask for a new one.")
-        return opened
 
 
 def _verifier_place(request_id: UUID) -> Place:

@@ -99,7 +99,7 @@ def is_allowed_return(url: str, allowed: Sequence[str]) -> bool:
 
 def _comparable(url: str) -> tuple[str, str, str] | None:
     """Scheme, authority and path; None for what browsers and this parser may read differently."""
-    if not url.isascii() or not url.isprintable() or "\\" in url or " " in url:
+    if not url.isascii() or not url.isprintable() or "\\" in url or " " in url or "%2e" in url.lower():
         return None
     try:
         parts = urlsplit(url)

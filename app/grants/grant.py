@@ -24,7 +24,6 @@ from app.errors import (
 )
 
 DEFAULT_ACCOUNT = "default"
-DEFAULT_MIN_TTL = timedelta(seconds=60)
 
 _RECONNECT_SENTENCES = {
     "no_refresh_token": "The access to {provider} has ended and cannot be renewed by itself.",
@@ -67,15 +66,6 @@ class Outcome(StrEnum):
     DEAD = "dead"
 
 
-class Degraded(StrEnum):
-    """Why an answer is less than what was asked for."""
-
-    REFRESH_FAILED = "refresh_failed"
-    OUTCOME_UNKNOWN = "refresh_outcome_unknown"
-    PROVIDER_UNAVAILABLE = "provider_unavailable"
-    MIN_TTL_UNAVAILABLE = "min_ttl_unavailable"
-
-
 @dataclass(frozen=True)
 class GrantKey:
     """What callers name a grant by."""
@@ -83,19 +73,6 @@ class GrantKey:
     provider: str
     user_id: str
     account: str = DEFAULT_ACCOUNT
-
-
-@dataclass(frozen=True)
-class Need:
-    """What a caller wants of a token.
-
-    `min_ttl`: good for at least that long. `newer_than`: of a later generation than this one (a resource server
-    refused that one's token, or it is due). `or_present`: if a refresh fails, a token that is still valid will do.
-    """
-
-    min_ttl: timedelta = DEFAULT_MIN_TTL
-    newer_than: int | None = None
-    or_present: bool = True
 
 
 @dataclass(frozen=True)
@@ -153,22 +130,10 @@ class Grant:
         remaining = self.remaining(now)
         return self.is_valid(now) and (remaining is None or remaining >= min_ttl)
 
-    def meets(self, need: Need, now: datetime) -> bool:
-        """Whether the present token will do for `need` without a refresh.
-
-        A `min_ttl` beyond what the provider last issued counts as half of that, so that short-lived tokens do not cause
-        a refresh at every fetch.
-        """
-        if need.newer_than is not None:
-            return self.generation > need.newer_than and self.is_valid(now)
-        min_ttl = need.min_ttl
-        if self.issued_ttl is not None and min_ttl > self.issued_ttl:
-            min_ttl = self.issued_ttl / 2
-        return self.lasts(now, min_ttl)
-
     def is_due(self, now: datetime) -> bool:
-        """Whether the token is inside the refresh margin (and no back-off holds it)."""
-        return self.refreshable and self.next_refresh_at is not None and self.next_refresh_at <= now
+        """Whether the token is inside the refresh margin, and neither a back-off nor a hold keeps it there."""
+        due = self.next_refresh_at is not None and self.next_refresh_at <= now
+        return due and self.refreshable and not self.is_held(now)
 
     def is_refreshing(self, now: datetime) -> bool:
         """Whether somebody holds a live lease on it."""
@@ -263,16 +228,6 @@ class Claim:
     trigger: Trigger
     claimed_at: float  # monotonic seconds, taken before T1 was sent
     took_over: bool  # an earlier attempt's outcome was never known
-
-
-@dataclass(frozen=True)
-class Token:
-    """What a fetch is answered with."""
-
-    grant: Grant
-    access_token: str = field(repr=False)
-    refreshed: bool
-    degraded: Degraded | None
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from app.grants.grant import Claim, Grant, Outcome
 from app.grants.sealing import open_refresh_token, seal_tokens
 from app.grants.timing import failure_backoff, refresh_margin
 from app.listener import GRANT_CHANGED
+from app.oauth.answers import TokenSet
 from app.oauth.client import OAuthClient
-from app.oauth.messages import TokenSet
 from app.telemetry import REFRESH_SECONDS, REFRESHES, logger
 from app.vault.vault import Vault
 
@@ -137,6 +137,20 @@ class Ledger:
         """
         reason, outcome = _reconnect_reason(run, error), _outcome(error)
         self._report(run, outcome, error.provider_code)
+        try:
+            believed = await self._record_failure(run, error, reason, outcome)
+        except (
+            DatabaseUnavailable
+        ):  # the claim ends with its lease, and the caller learns what really happened
+            log.error("refresh.unrecorded", grant_id=str(run.claim.grant.id), provider=run.client.name)
+            raise error from None
+        await self._announce(run.claim.grant)
+        if believed:
+            raise (run.claim.grant.dead(reason) if reason else error) from error
+
+    async def _record_failure(
+        self, run: Run, error: UpstreamError, reason: str | None, outcome: Outcome
+    ) -> bool:
         async with self._db.begin() as tx:
             believed = await refresh_store.record_failure(
                 tx,
@@ -150,9 +164,7 @@ class Ledger:
             if believed and reason:
                 event = _event("grant.reconnect_required", run.claim.grant, reason=reason)
                 await audit.record(tx, event, now=self._clock.now())
-        await self._announce(run.claim.grant)
-        if believed:
-            raise (run.claim.grant.dead(reason) if reason else error) from error
+        return believed
 
     async def record_try(self, run: Run, error: UpstreamError) -> None:
         """A try that failed and is followed by another: history only."""

@@ -21,9 +21,9 @@ from app.grants.grant import Claim, Grant, Status, Trigger
 from app.grants.ledger import Ledger, Run
 from app.grants.sealing import open_refresh_token
 from app.ids import uuid7
+from app.oauth.answers import TokenSet
 from app.oauth.client import OAuthClients
 from app.oauth.endpoints import TokenEndpoints
-from app.oauth.messages import TokenSet
 from app.resilience import Backoff, Breakers
 from app.telemetry import logger
 from app.vault.vault import Vault

@@ -10,14 +10,13 @@ fresh -> will the present token do?     answer it; inside the margin, refresh be
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.clock import Clock
-from app.db import Database
+from app.db import Database, DatabaseUnavailable
 from app.errors import (
     BrokerError,
     Overloaded,
@@ -28,10 +27,11 @@ from app.errors import (
 )
 from app.grants import attempt_store, refresh_store, store
 from app.grants.flights import Flights
-from app.grants.grant import Degraded, Grant, GrantKey, Need, Outlook, Token, Trigger, not_found
+from app.grants.grant import Grant, GrantKey, Outlook, Trigger, not_found
 from app.grants.protocol import RefreshProtocol
 from app.grants.sealing import open_access_token
-from app.listener import Listener
+from app.grants.token import Degraded, Need, Token
+from app.grants.waiting import Waiting
 from app.telemetry import WAITERS, logger
 from app.vault.vault import Vault
 
@@ -39,7 +39,6 @@ log = logger(__name__)
 
 DEFAULT_WAIT = timedelta(seconds=30)
 FORCED_EVERY = timedelta(seconds=10)
-_POLL_FIRST_SECONDS, _POLL_LAST_SECONDS = 0.05, 0.5
 _POSTPONE_BEYOND_CUTOFF = timedelta(minutes=2)
 
 
@@ -61,7 +60,7 @@ class Refresher:
         db: Database,
         vault: Vault,
         protocol: RefreshProtocol,
-        listener: Listener,
+        waiting: Waiting,
         clock: Clock,
         *,
         concurrency: int,
@@ -69,7 +68,7 @@ class Refresher:
         self._db = db
         self._vault = vault
         self._protocol = protocol
-        self._listener = listener
+        self._waiting = waiting
         self._clock = clock
         self._concurrency = concurrency
         self._flights = Flights()
@@ -91,8 +90,8 @@ class Refresher:
         grant = await self._read(key)
         grant.require_scope(scope)
         now = self._clock.now()
-        if grant.meets(need, now):
-            if grant.is_due(now):
+        if need.is_met_by(grant, now):
+            if grant.is_due(now) and not self.draining:
                 self._flight(grant, Trigger.AHEAD)
             return self._token(grant, need)
         try:
@@ -102,17 +101,20 @@ class Refresher:
         return self._token(newer, need, refreshed=True)
 
     async def force(self, key: GrantKey, *, generation: int | None, wait: timedelta = DEFAULT_WAIT) -> Token:
-        """A token newer than `generation`, whose token a resource server refused; without it, newer than the present.
+        """A token newer than the one of `generation`, which a resource server refused; another than the present one
+        is answered as it is. Without a `generation` the token is always refreshed.
 
-        Raises what `fresh` raises, and RateLimited where the last forced refresh was less than 10 s ago.
+        Raises what `fresh` raises and, without a `generation`, RateLimited where less than 10 s have passed since the
+        last forced refresh.
         """
         grant = await self._read(key)
-        if generation is None or generation == grant.generation:
+        if generation is None:
             await self._require_rest(grant)
-        refused = generation is not None
-        need = Need(
-            newer_than=generation if generation is not None else grant.generation, or_present=not refused
-        )
+            return await self.fresh(key, Need(newer_than=grant.generation), wait=wait, trigger=Trigger.FORCED)
+        if generation != grant.generation:
+            return await self.fresh(key, Need(), wait=wait)
+        # The token was refused, so answering it again helps nobody.
+        need = Need(newer_than=generation, or_present=False)
         return await self.fresh(key, need, wait=wait, trigger=Trigger.FORCED)
 
     async def refresh_due(self, *, within: timedelta) -> Tally:
@@ -146,14 +148,6 @@ class Refresher:
         if grant is None:
             raise not_found(key)
         return grant
-
-    async def _reread(self, grant: Grant) -> Grant:
-        """Raises GrantNotFound where it was revoked meanwhile, and ReconnectRequired where it died."""
-        async with self._db.begin() as tx:
-            current = await store.find_by_id(tx, grant.id)
-        if current is None or current.status == "revoked":
-            raise not_found(grant.key)
-        return current
 
     async def _require_rest(self, grant: Grant) -> None:
         async with self._db.begin() as tx:
@@ -199,7 +193,7 @@ class Refresher:
             newer = await self._protocol.attempt(present, trigger)
             if newer is not None:
                 return newer
-            present = await self._awaited(present)
+            present = await self._waiting.until_claim_ends(present)
             if present.generation > grant.generation:
                 return present
             present.require_refreshable()
@@ -207,21 +201,6 @@ class Refresher:
                 raise present.held_back(now)
             if present.attempt_id is None and present.last_error_at != grant.last_error_at:
                 raise present.last_failure()  # its holder has just tried, and said why not
-
-    async def _awaited(self, grant: Grant) -> Grant:
-        """The grant as soon as its claim has ended, or may be taken over."""
-        poll_seconds = _POLL_FIRST_SECONDS
-        with self._listener.subscribe(str(grant.id)) as changed:
-            while True:
-                current = await self._reread(grant)
-                if current.attempt_id is None or current.generation != grant.generation:
-                    return current
-                with_jitter = poll_seconds * random.uniform(0.5, 1)
-                await _first_of(changed, with_jitter)
-                changed.clear()
-                poll_seconds = min(poll_seconds * 2, _POLL_LAST_SECONDS)
-                if not current.is_refreshing(self._clock.now()):
-                    return await self._reread(grant)
 
     def _present(self, grant: Grant, need: Need, error: BrokerError) -> Token:
         """The token that is there, marked degraded, where it is still valid and will do; else raises `error`."""
@@ -272,17 +251,11 @@ class Refresher:
 def _degradation(error: BrokerError) -> Degraded:
     if isinstance(error, RefreshTimeout):
         return Degraded.OUTCOME_UNKNOWN
+    if isinstance(error, DatabaseUnavailable):
+        return Degraded.DATABASE_UNAVAILABLE
     if isinstance(error, ProviderUnavailable):
         held = error.provider_code == Degraded.OUTCOME_UNKNOWN
         return Degraded.OUTCOME_UNKNOWN if held else Degraded.PROVIDER_UNAVAILABLE
     if isinstance(error, ReconnectRequired) and error.reason == "no_refresh_token":
         return Degraded.MIN_TTL_UNAVAILABLE
     return Degraded.REFRESH_FAILED
-
-
-async def _first_of(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 
@@ -18,33 +17,15 @@ from app.db import Database, DatabaseUnavailable, Tx
 from app.errors import Conflict, UpstreamError
 from app.grants import attempt_store, store
 from app.grants.grant import Grant, GrantKey, Status, fingerprint, not_found
+from app.grants.imported import KEEP, Import, Keep
 from app.grants.sealing import open_access_token, open_refresh_token, seal_tokens
 from app.grants.timing import refresh_margin
 from app.ids import uuid7
 from app.listener import GRANT_CHANGED
+from app.oauth.answers import TokenSet
 from app.oauth.client import OAuthClient, OAuthClients
 from app.oauth.endpoints import TokenEndpoints
-from app.oauth.messages import TokenSet
 from app.vault.vault import Vault
-
-
-class _Keep:
-    """The type of KEEP."""
-
-
-KEEP: Final = _Keep()
-"""Stands for a refresh token that was left out of an import: the stored one stays. None removes it."""
-
-
-@dataclass(frozen=True)
-class Import:
-    """Tokens that a consumer brings. `expires_at` None: the provider's usual lifetime from now."""
-
-    access_token: str | None = field(default=None, repr=False)
-    refresh_token: str | _Keep | None = field(default=KEEP, repr=False)
-    expires_at: datetime | None = None
-    scope: str | None = None
-    metadata: Mapping[str, Any] | None = None
 
 
 class GrantRegistry:
@@ -152,7 +133,7 @@ class GrantRegistry:
         return grant, present is None
 
     def _refresh_token(self, tokens: Import, present: Grant | None) -> str | None:
-        if not isinstance(tokens.refresh_token, _Keep):
+        if not isinstance(tokens.refresh_token, Keep):
             return tokens.refresh_token
         return None if present is None else open_refresh_token(self._vault, present)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from urllib.parse import urlsplit
 
 from app.errors import ConfigurationError, ProviderRejectedClient, Sent, UnknownProvider
@@ -27,10 +28,16 @@ class OAuthClient:
         """What people call the provider."""
         return self.provider.display_name or self.provider.name
 
-    @property
+    @cached_property
     def token_breaker(self) -> BreakerKey:
         """The breaker of the token endpoint, which guards connecting and refreshing alike."""
-        return BreakerKey(self.name, "token", urlsplit(self.provider.token_endpoint_for_refresh).netloc)
+        return BreakerKey(self.name, "token", self._host_of(self.provider.token_endpoint_for_refresh))
+
+    def _host_of(self, url: str) -> str:
+        try:
+            return urlsplit(self.provider.resolve(url, self.variables)).netloc
+        except ValueError:  # without a registration the variable parts are open
+            return urlsplit(url).netloc
 
     def require_registration(self) -> str:
         """The client id. Raises ProviderRejectedClient where there is no registration."""
@@ -68,16 +75,42 @@ def register(catalogue: Mapping[str, Provider], registrations: Mapping[str, OAut
     return OAuthClients({**bare, **registrations})
 
 
-def entry_for(catalogue: Mapping[str, Provider], name: str, *, catalogue_name: str | None) -> Provider:
-    """The catalogue entry that the registration `name` is of. Raises ConfigurationError where there is none."""
-    wanted = catalogue_name or name
-    if wanted not in catalogue:
-        raise ConfigurationError(
-            [
-                (
-                    f"BROKER_CLIENTS__{name.upper().replace('-', '_')}: the catalogue has no entry {wanted!r} "
-                    f"(it has {', '.join(sorted(catalogue))}); name one with ..__CATALOGUE"
-                )
-            ]
-        )
-    return catalogue[wanted]
+def registration(
+    catalogue: Mapping[str, Provider],
+    name: str,
+    *,
+    client_id: str,
+    client_secret: str | None,
+    catalogue_name: str | None,
+    scopes: tuple[str, ...],
+    variables: Mapping[str, str],
+) -> OAuthClient:
+    """A registration that works with its catalogue entry. Raises ConfigurationError with a sentence for each mistake."""
+    provider = catalogue.get(catalogue_name or name)
+    if provider is None:
+        known = ", ".join(sorted(catalogue))
+        raise ConfigurationError([f"CATALOGUE must be one of {known} (got {catalogue_name or name!r})"])
+    client = OAuthClient(name, provider, client_id, client_secret, scopes, variables)
+    mistakes = [*_url_mistakes(client), *_authentication_mistakes(client)]
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    return client
+
+
+def _url_mistakes(client: OAuthClient) -> Iterator[str]:
+    """What of the entry's URLs cannot be filled in; each variable is named once."""
+    found = set()
+    for url in client.provider.every_url.values():
+        try:
+            client.provider.resolve(url, client.variables)
+        except ValueError as error:
+            found.add(f"SETTINGS: {error}")
+    yield from sorted(found)
+
+
+def _authentication_mistakes(client: OAuthClient) -> Iterator[str]:
+    method = client.provider.client_authentication
+    if method == "private_key_jwt":
+        yield "CLIENT_ID: the provider wants private_key_jwt, which this version cannot do"
+    elif method != "none" and not client.client_secret:
+        yield "CLIENT_SECRET: is needed, since the provider's client_authentication is not `none`"

@@ -16,17 +16,9 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from app.errors import Category, ProviderError, ProviderUnavailable, Sent
+from app.oauth.answers import HttpAnswer, TokenSet, parse_revocation_answer, parse_token_answer
 from app.oauth.client import OAuthClient
-from app.oauth.messages import (
-    HttpAnswer,
-    HttpRequest,
-    TokenSet,
-    code_request,
-    parse_revocation_answer,
-    parse_token_answer,
-    refresh_request,
-    revocation_request,
-)
+from app.oauth.messages import HttpRequest, code_request, refresh_request, revocation_request
 
 MAX_ANSWER_BYTES = 64 * 1024
 CONNECT_SECONDS = 2.0

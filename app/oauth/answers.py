@@ -1,0 +1,206 @@
+"""What an authorization server says to us: its answers understood, or why they are no good, as pure values."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from app.errors import (
+    Category,
+    GrantRefused,
+    ProviderError,
+    ProviderRejectedClient,
+    ProviderUnavailable,
+    Sent,
+    UpstreamError,
+)
+from app.oauth.client import OAuthClient
+
+_VSCHAR = re.compile(r"[\x20-\x7e]+")  # RFC 6749 appendix A.12 and A.17: what a token may consist of
+_MAX_LIFETIME_SECONDS = 10 * 366 * 86400
+# Answers that say "not now" without having processed anything (RFC 6749 section 4.1.2.1, RFC 6585, RFC 9110).
+_UNPROCESSED_STATUSES = {408, 429, 503}
+_REFUSALS: Mapping[str | None, tuple[type[UpstreamError], str]] = {
+    "dead": (GrantRefused, "{title} no longer accepts this connection. Please connect your account again."),
+    "client": (
+        ProviderRejectedClient,
+        (
+            "{title} does not accept this service's registration. Its operators have to mend it; your connection is "
+            "kept."
+        ),
+    ),
+    "retry": (
+        ProviderUnavailable,
+        "{title} cannot answer right now. Your connection is fine; try again shortly.",
+    ),
+    None: (
+        ProviderError,
+        "{title} refused with a reason that this service does not know. Your connection is kept.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class HttpAnswer:
+    """What came back: `headers` with lower-case names."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class TokenSet:
+    """A token endpoint's good answer (RFC 6749 section 5.1).
+
+    `expires_in` is in seconds and None for tokens that do not expire; `refresh_token` is None where none came, which
+    on a refresh means that the old one stays (section 6); `scope` None means as requested.
+    """
+
+    access_token: str = field(repr=False)
+    token_type: str = "Bearer"
+    refresh_token: str | None = field(default=None, repr=False)
+    expires_in: int | None = None
+    refresh_expires_in: int | None = None
+    scope: str | None = None
+
+
+def parse_token_answer(client: OAuthClient, answer: HttpAnswer) -> TokenSet:
+    """The tokens of a token endpoint's answer.
+
+    The order of judgement: 5xx and 429, then the parsed `error` against the provider's lists and RFC 6749 section 5.2,
+    then the status, then the tokens themselves. Raises GrantRefused, ProviderRejectedClient, ProviderUnavailable or
+    ProviderError; each tells by `sent` whether the refresh token may have been spent.
+    """
+    fields = _json_object(answer.body)
+    codes = _error_codes(fields)
+    if answer.status >= 500 or answer.status in _UNPROCESSED_STATUSES:
+        _raise_unavailable(client, answer, codes)
+    if codes and (answer.status >= 400 or client.provider.error_on_200):
+        _raise_refusal(client, answer, codes)
+    if answer.status != 200:
+        _raise_unusable(client, answer, f"status {answer.status}")
+    return _token_set(client, answer, fields)
+
+
+def parse_revocation_answer(client: OAuthClient, answer: HttpAnswer) -> bool:
+    """Whether the token is revoked: 200 says so, for unknown tokens too (RFC 7009 section 2.2)."""
+    return answer.status == 200 and not (
+        client.provider.error_on_200 and _error_codes(_json_object(answer.body))
+    )
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    """The body as a JSON object; an empty one for anything else."""
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _error_codes(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """The answer's error codes, the most particular first; none where it reports no error."""
+    numbers = fields.get("error_codes")
+    found = [*(numbers if isinstance(numbers, list) else ()), fields.get("suberror"), fields.get("error")]
+    if not fields.get("error") and fields.get("status") is not None and "access_token" not in fields:
+        found.append(fields["status"])  # some put their code there: {"status": "BAD_REFRESH_TOKEN"}
+    codes = (str(code) for code in found if isinstance(code, str | int) and not isinstance(code, bool))
+    return tuple(code[:100] for code in codes if code and _VSCHAR.fullmatch(code[:100]))
+
+
+def _retry_after(answer: HttpAnswer) -> int | None:
+    """`Retry-After` in whole seconds, where it is given in seconds (RFC 9110 section 10.2.3)."""
+    value = answer.headers.get("retry-after", "")
+    return min(int(value), 86400) if value.isascii() and value.isdigit() and len(value) < 10 else None
+
+
+def _raise_unavailable(client: OAuthClient, answer: HttpAnswer, codes: tuple[str, ...]) -> NoReturn:
+    throttled = answer.status == 429
+    reason = "is asking us to slow down" if throttled else "is having trouble"
+    raise ProviderUnavailable(
+        f"{client.title} {reason}. Your connection is fine; try again shortly.",
+        provider=client.name,
+        sent=Sent.ANSWERED if answer.status in _UNPROCESSED_STATUSES else Sent.UNKNOWN,
+        category=Category.RATE_LIMIT if throttled else Category.TRANSIENT,
+        provider_code=codes[-1] if codes else f"http_{answer.status}",
+        retry_after=_retry_after(answer),
+    )
+
+
+def _raise_refusal(client: OAuthClient, answer: HttpAnswer, codes: tuple[str, ...]) -> NoReturn:
+    """What the provider's lists make of the codes, or RFC 6749 section 5.2 where they say nothing."""
+    kind, sentence = _REFUSALS[client.provider.meaning_of(*codes)]
+    raise kind(
+        sentence.format(title=client.title),
+        provider=client.name,
+        sent=Sent.ANSWERED,
+        provider_code=codes[0],
+        retry_after=_retry_after(answer),
+    )
+
+
+def _raise_unusable(client: OAuthClient, answer: HttpAnswer, what: str) -> NoReturn:
+    """An answer that is neither tokens nor an error. With a 2xx the refresh token may well be spent."""
+    raise ProviderError(
+        f"{client.title} gave an answer that cannot be used. Your connection is kept; try again shortly.",
+        provider=client.name,
+        sent=Sent.UNKNOWN if answer.status < 300 else Sent.ANSWERED,
+        provider_code=what.replace(" ", "_"),
+    )
+
+
+def _token_set(client: OAuthClient, answer: HttpAnswer, fields: Mapping[str, Any]) -> TokenSet:
+    access_token = _at_path(fields, client.provider.access_token.path)
+    if not _is_token(access_token):
+        _raise_unusable(client, answer, "no usable access_token")
+    token_type = fields.get("token_type", "Bearer")
+    # RFC 6749 section 7.1: a client must not use a token whose type it does not understand.
+    if not isinstance(token_type, str) or token_type.lower() not in {"bearer", "bot", "user"}:
+        _raise_unusable(client, answer, "unknown token_type")
+    refresh_token = fields.get("refresh_token")
+    scope = fields.get("scope")
+    return TokenSet(
+        access_token=str(access_token),
+        token_type="Bearer",
+        refresh_token=refresh_token if _is_token(refresh_token) else None,
+        expires_in=_lifetime(fields.get("expires_in"), client.provider.access_token.lifetime_seconds),
+        refresh_expires_in=_lifetime(
+            fields.get("refresh_token_expires_in", fields.get("refresh_expires_in")),
+            client.provider.refresh_token.absolute_lifetime_seconds,
+        ),
+        scope=_scope(scope, client.provider.scopes.separator),
+    )
+
+
+def _at_path(fields: Mapping[str, Any], path: str) -> Any:
+    """The member at `path`, whose steps are separated by dots."""
+    value: Any = fields
+    for step in path.split("."):
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return value
+
+
+def _is_token(value: object) -> bool:
+    return isinstance(value, str) and bool(_VSCHAR.fullmatch(value))
+
+
+def _lifetime(value: object, default: int | None) -> int | None:
+    """Whole seconds, also from the strings and floats that some send; missing or 0 is the entry's default."""
+    try:
+        seconds = int(float(value)) if isinstance(value, str | int | float) else 0
+    except (ValueError, OverflowError):
+        seconds = 0
+    return min(seconds, _MAX_LIFETIME_SECONDS) if seconds > 0 else default
+
+
+def _scope(value: object, separator: str) -> str | None:
+    """Space-separated, whatever the provider's own form: with commas, or as an array."""
+    if isinstance(value, list):
+        return " ".join(str(item) for item in value)
+    if not isinstance(value, str):
+        return None
+    return " ".join(value.replace(separator, " ").split())
