@@ -37,6 +37,7 @@ class Run:
     client: OAuthClient
     claim: Claim
     tries: int = 0
+    may_be_spent: bool = False  # a try's outcome is unknown
     sent_at: float = 0.0  # monotonic seconds of the last try
 
 
@@ -139,9 +140,8 @@ class Ledger:
         self._report(run, outcome, error.provider_code)
         try:
             believed = await self._record_failure(run, error, reason, outcome)
-        except (
-            DatabaseUnavailable
-        ):  # the claim ends with its lease, and the caller learns what really happened
+        except DatabaseUnavailable:
+            # The claim ends with its lease, and the caller learns what really happened.
             log.error("refresh.unrecorded", grant_id=str(run.claim.grant.id), provider=run.client.name)
             raise error from None
         await self._announce(run.claim.grant)
@@ -221,7 +221,7 @@ def _reconnect_reason(run: Run, error: UpstreamError) -> str | None:
     """Why the grant is dead, or None where it is not."""
     if not isinstance(error, GrantRefused):
         return None
-    return "lost_rotation" if run.claim.took_over else "invalid_grant"
+    return "lost_rotation" if run.claim.took_over or run.may_be_spent else "invalid_grant"
 
 
 def _as_recorded(error: UpstreamError, now: datetime) -> dict[str, str]:

@@ -127,6 +127,7 @@ class RefreshProtocol:
                 delay = self._delay(run, error)
                 if delay is None:
                     raise
+                run.may_be_spent |= error.sent is Sent.UNKNOWN
                 await self._ledger.record_try(run, error)
                 await self._clock.sleep(delay)
                 await self._renew(run)

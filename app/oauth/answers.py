@@ -20,6 +20,7 @@ from app.errors import (
 from app.oauth.client import OAuthClient
 
 _VSCHAR = re.compile(r"[\x20-\x7e]+")  # RFC 6749 appendix A.12 and A.17: what a token may consist of
+_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MAX_LIFETIME_SECONDS = 10 * 366 * 86400
 # Answers that say "not now" without having processed anything (RFC 6749 section 4.1.2.1, RFC 6585, RFC 9110).
 _UNPROCESSED_STATUSES = {408, 429, 503}
@@ -112,6 +113,11 @@ def _error_codes(fields: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(code[:100] for code in codes if code and _VSCHAR.fullmatch(code[:100]))
 
 
+def _shown(code: str) -> str:
+    """The code as problems and logs may show it: one that does not look like one could be anything, a token too."""
+    return code if _CODE.fullmatch(code) else "unrecognized"
+
+
 def _retry_after(answer: HttpAnswer) -> int | None:
     """`Retry-After` in whole seconds, where it is given in seconds (RFC 9110 section 10.2.3)."""
     value = answer.headers.get("retry-after", "")
@@ -126,7 +132,7 @@ def _raise_unavailable(client: OAuthClient, answer: HttpAnswer, codes: tuple[str
         provider=client.name,
         sent=Sent.ANSWERED if answer.status in _UNPROCESSED_STATUSES else Sent.UNKNOWN,
         category=Category.RATE_LIMIT if throttled else Category.TRANSIENT,
-        provider_code=codes[-1] if codes else f"http_{answer.status}",
+        provider_code=_shown(codes[0]) if codes else f"http_{answer.status}",
         retry_after=_retry_after(answer),
     )
 
@@ -138,7 +144,7 @@ def _raise_refusal(client: OAuthClient, answer: HttpAnswer, codes: tuple[str, ..
         sentence.format(title=client.title),
         provider=client.name,
         sent=Sent.ANSWERED,
-        provider_code=codes[0],
+        provider_code=_shown(codes[0]),
         retry_after=_retry_after(answer),
     )
 
