@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a time for each series doubles their number, and nobody asks for it
 
 REQUESTS = Counter(
     "broker_http_requests", "HTTP requests answered, by route template.", ["method", "route", "status"]

@@ -73,7 +73,11 @@ class RefreshProtocol:
 
     def unavailable_providers(self) -> list[str]:
         """The registrations whose token endpoint is being left alone by its breaker."""
-        return [client.name for client in self._clients if not self._breakers.admits(client.token_breaker)]
+        return [
+            client.name
+            for client in self._clients
+            if client.client_id is not None and not self._breakers.admits(client.token_breaker)
+        ]
 
     async def attempt(self, grant: Grant, trigger: Trigger) -> Grant | None:
         """The grant with its next generation; None where somebody else claimed or changed it, so read it again.

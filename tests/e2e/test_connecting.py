@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.authorization_server import AuthorizationServer
-from tests.e2e.browser import Browser
 from tests.e2e.brokers import RETURN_TO, Brokers, Consumer
+from tests.e2e.browser import Browser
 from tests.e2e.conftest import Expiry
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import html
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +17,9 @@ import asyncpg
 import httpx
 import pytest
 
-from app.clock import Clock, SystemClock
+from app.clock import SystemClock
+from app.connect.request import Wish
+from app.connect.tickets import Tickets
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
 
@@ -66,14 +67,21 @@ class Browser:
         return await self.http.get(await self.allow(await self.leave(authorization_url)))
 
 
-class LaterClock(SystemClock):
-    """The machine's clock, moved."""
+@dataclass(frozen=True)
+class Earlier(SystemClock):
+    """The machine's clock, put back."""
 
-    def __init__(self, by: timedelta) -> None:
-        self._by = by
+    by: timedelta
 
     def now(self) -> datetime:
-        return super().now() + self._by
+        return super().now() - self.by
+
+
+@pytest.fixture
+async def broker(broker: Broker) -> Broker:
+    """After its first tick, which would refresh whatever a test has just brought."""
+    await until(lambda: broker.services.timetable.last_tick_at is not None)
+    return broker
 
 
 @pytest.fixture
@@ -106,11 +114,10 @@ async def execute(database_url: str, statement: str) -> None:
         await connection.close()
 
 
-def at_clock(broker: Broker, clock: Clock) -> None:
-    """From here on the broker connects accounts by this clock."""
-    connector = copy.copy(broker.services.connector)
-    connector._clock = clock
-    broker.app.state.services = replace(broker.services, connector=connector)
+def link_of(broker: Broker, age: timedelta) -> str:
+    """A link for ada that was given out `age` ago."""
+    tickets = Tickets(broker.services.vault, Earlier(by=age), base_url=PUBLIC_URL)
+    return tickets.url(Wish("sandbox", "ada", "default", login_hint="ada"))
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -275,19 +282,19 @@ async def test_an_attempt_that_took_too_long_is_refused(
 
 
 async def test_a_link_opened_after_its_attempt_ended_begins_a_new_one(
-    broker: Broker, browser: Browser
+    broker: Broker, browser: Browser, database_url: str
 ) -> None:
     begun = await begin(broker)
-    at_clock(broker, LaterClock(by=timedelta(hours=23)))
+    await execute(database_url, "UPDATE authorization_requests SET expires_at = now() - interval '1 second'")
     asked = await browser.leave(begun["authorization_url"])
     assert query_of(asked)["state"] != begun["state"]
     assert_page(await browser.http.get(await browser.allow(asked)), status=200, title="Connected")
 
 
 async def test_a_link_works_for_a_day(broker: Broker, browser: Browser) -> None:
-    begun = await begin(broker)
-    at_clock(broker, LaterClock(by=timedelta(hours=24, seconds=1)))
-    answer = await browser.http.get(begun["authorization_url"])
+    young = link_of(broker, timedelta(hours=23, minutes=59))
+    assert_page(await browser.connect(young), status=200, title="Connected")
+    answer = await browser.http.get(link_of(broker, timedelta(hours=24, seconds=1)))
     assert_page(answer, status=400, title="This link does not work")
     assert "more than a day old" in answer.text
     assert "set-cookie" not in answer.headers

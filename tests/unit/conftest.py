@@ -1,0 +1,8 @@
+"""A busy machine is no mistake: examples of hypothesis may take their time."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
