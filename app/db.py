@@ -8,9 +8,12 @@ await db.notify(channel, payload) after the commit, as a statement of its own: N
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import asyncpg
 from alembic import command
@@ -20,9 +23,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from app.clock import Clock
 from app.errors import Overloaded
 
 Tx = AsyncConnection
+T = TypeVar("T")
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 _MIGRATION_LOCK = 7_310_482_945_112_406_321  # any constant: every replica asks for the same one
@@ -83,11 +88,33 @@ class Database:
         await self._engine.dispose()
 
 
+async def insist(work: Callable[[], Awaitable[T]], *, clock: Clock, within: timedelta) -> T:
+    """What `work` answers, tried again while PostgreSQL is away. It has to be one that may be repeated.
+
+    For tokens that exist nowhere else yet. Raises DatabaseUnavailable when the time is over.
+    """
+    deadline = clock.monotonic() + within.total_seconds()
+    while True:
+        try:
+            return await work()
+        except DatabaseUnavailable:
+            if clock.monotonic() > deadline:
+                raise
+            await clock.sleep(random.uniform(0.1, 0.3))
+
+
 @contextmanager
 def _outages_named() -> Iterator[None]:
     try:
         yield
-    except (DBAPIError, PoolTimeout, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (
+        DBAPIError,
+        PoolTimeout,
+        OSError,
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+    ) as error:
         if _is_outage(error):
             raise DatabaseUnavailable from error
         raise
@@ -102,7 +129,7 @@ def _is_outage(error: BaseException) -> bool:
     if isinstance(cause, asyncpg.PostgresError):
         # 08 connection, 53 resources, 57 operator intervention (shutdown, crash, not yet accepting)
         return (cause.sqlstate or "")[:2] in {"08", "53", "57"}
-    return isinstance(cause, OSError | TimeoutError | PoolTimeout | asyncpg.InterfaceError)
+    return isinstance(cause, OSError | PoolTimeout | asyncpg.InterfaceError | asyncpg.InternalClientError)
 
 
 def migration_config() -> Config:

@@ -12,6 +12,9 @@ from app.telemetry import REFRESHES_DUE, TICK_SECONDS, logger
 
 log = logger(__name__)
 
+_JOB = "refresh_due"
+_AFTER_FAILURE = timedelta(seconds=10)
+
 
 class Timetable:
     """Refreshes what comes due before the next tick, each interval and right at the start."""
@@ -26,14 +29,14 @@ class Timetable:
 
     @property
     def next_tick_at(self) -> datetime | None:
-        job = self._scheduler.get_job("refresh_due") if self._scheduler.running else None
+        job = self._scheduler.get_job(_JOB) if self._scheduler.running else None
         return None if job is None else job.next_run_time
 
     def start(self) -> None:
         self._scheduler.add_job(
             self._refresh_due,
             trigger="interval",
-            id="refresh_due",
+            id=_JOB,
             seconds=self.interval.total_seconds(),
             jitter=self.interval.total_seconds() * 0.1,
             next_run_time=self._clock.now(),
@@ -60,6 +63,7 @@ class Timetable:
         except Exception:  # the next tick has to come, whatever happened in this one
             log.exception("scheduler.tick_failed")
             self.last_tick_failed = True
+            self._tick_again_soon()
             return
         finally:
             self.last_tick_at = self._clock.now()
@@ -73,3 +77,8 @@ class Timetable:
                 failed=tally.failed,
                 postponed=tally.postponed,
             )
+
+    def _tick_again_soon(self) -> None:
+        """What is due waits for an outage to end, not for a whole interval after it."""
+        soon = self._clock.now() + min(self.interval, _AFTER_FAILURE)
+        self._scheduler.modify_job(_JOB, next_run_time=soon)

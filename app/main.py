@@ -18,7 +18,8 @@ from fastapi.routing import APIRoute
 from app import __version__, development, settings
 from app.api import problems, router
 from app.api.deps import Services
-from app.api.middleware import RequestTelemetry
+from app.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestTelemetry
+from app.api.openapi import DocumentedApp
 from app.clock import Clock, SystemClock
 from app.connect.connect import Connector
 from app.connect.tickets import Tickets
@@ -75,17 +76,17 @@ def create_app(read: Settings) -> FastAPI:
             app.state.services = services
             yield
 
-    app = FastAPI(
+    app = DocumentedApp(
         title="Token broker",
         version=__version__,
         description=_DESCRIPTION,
         lifespan=lifespan,
-        max_body_size=router.MAX_BODY_BYTES,
         generate_unique_id_function=_operation_id,
     )
     problems.install(app)
     router.include(app)
-    app.add_middleware(RequestTelemetry, clock=clock)
+    app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
+    app.add_middleware(RequestTelemetry, clock=clock)  # the outermost: it answers for all that is inside
     return app
 
 

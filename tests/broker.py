@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -63,6 +64,7 @@ def settings_for(database_url: str, providers_dir: Path, *, data_dir: Path, **ov
         "clients": clients,
         "retry_base_seconds": 0.01,
         "refresh_interval_seconds": 86400,
+        "_env_file": None,
         **overrides,
     }
     return read_settings(**values)
@@ -88,11 +90,19 @@ class Broker:
                 headers={"Authorization": f"Bearer {ADMIN_KEY}"},
             ) as http,
         ):
-            yield cls(app, http)
+            broker = cls(app, http)
+            await broker.first_tick()
+            yield broker
 
     @property
     def services(self) -> Services:
         return cast(Services, self.app.state.services)
+
+    async def first_tick(self) -> None:
+        """The scheduler's first tick comes at once, and would refresh what a test has only just brought."""
+        async with asyncio.timeout(10):
+            while self.services.timetable.last_tick_at is None:
+                await asyncio.sleep(0.005)
 
     async def put(self, path: str, tokens: Mapping[str, Any], **more: Any) -> dict[str, Any]:
         """Imports a grant at `provider/user` and answers it."""
@@ -128,15 +138,16 @@ class Replica:
 
     def wait_until_ready(self, *, seconds: float = 20) -> None:
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise AssertionError(f"the replica ended:\n{self.log.read_text()}")
-            try:
-                if httpx.get(f"{self.url}/health-check/ready").status_code == 204:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
+        with httpx.Client(base_url=self.url) as http:
+            while time.monotonic() < deadline:
+                if self.process.poll() is not None:
+                    raise AssertionError(f"the replica ended:\n{self.log.read_text()}")
+                try:
+                    if http.get("/health-check/ready").status_code == 204:
+                        return
+                except httpx.TransportError:
+                    pass
+                time.sleep(0.05)
         raise AssertionError(f"the replica was not ready in {seconds} s:\n{self.log.read_text()}")
 
     def terminate(self) -> None:

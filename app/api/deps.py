@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, cast
 from urllib.parse import unquote_to_bytes
 
 from fastapi import Depends, Path, Query, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.clock import Clock
 from app.connect.connect import Connector
@@ -19,7 +20,7 @@ from app.connect.tickets import Tickets
 from app.consumers.authenticate import Authenticator
 from app.consumers.consumer import Consumer, Scope
 from app.db import Database
-from app.errors import InvalidRequest, Unauthenticated
+from app.errors import InvalidRequest, Unauthenticated, ValidationFailed
 from app.grants.grant import DEFAULT_ACCOUNT, GrantKey
 from app.grants.refresh import Refresher
 from app.grants.registry import GrantRegistry
@@ -27,6 +28,8 @@ from app.jobs import Timetable
 from app.oauth.client import OAuthClients
 from app.resilience import Breakers
 from app.vault.vault import Vault
+
+MAX_DEPTH = 32
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,43 @@ def grant_key(provider: ProviderPath, user_id: UserPath, account: AccountQuery =
 Key = Annotated[GrantKey, Depends(grant_key)]
 
 
+def with_account(key: GrantKey, account: str) -> GrantKey:
+    """The key with the account that the body names. Raises ValidationFailed where the query names another one."""
+    if DEFAULT_ACCOUNT not in {key.account, account} and key.account != account:
+        raise ValidationFailed(
+            "The query and the body name different accounts.",
+            fields={"body.account": f"is {account!r}, but the query says {key.account!r}; send one of them"},
+        )
+    return replace(key, account=account if key.account == DEFAULT_ACCOUNT else key.account)
+
+
 class Body(BaseModel):
-    """A request body: unknown fields are refused, so a typing error is not taken for a default."""
+    """A request body: unknown fields are refused, so a typing error is not taken for a default.
+
+    So is what PostgreSQL cannot keep: NUL, half surrogates, numbers that are none.
+    """
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_kept(cls, given: object) -> object:
+        _check_value(given, 1)
+        return given
+
+
+def _check_value(value: object, depth: int) -> None:
+    """Raises InvalidRequest for a body that is nested too deep, and ValueError for what cannot be stored."""
+    if depth > MAX_DEPTH:
+        raise InvalidRequest(f"The body is nested over {MAX_DEPTH} deep.")
+    if isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
+        raise ValueError("text must not contain NUL or half of a surrogate pair")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("numbers must be finite")
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _check_value(name, depth)
+            _check_value(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check_value(item, depth + 1)

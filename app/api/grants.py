@@ -10,11 +10,11 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Response
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, model_validator
 
-from app.api.deps import Body, Key, OpaqueName, Use, consumer_with
+from app.api.deps import Body, Key, OpaqueName, Use, consumer_with, with_account
 from app.api.problems import responses
 from app.consumers.consumer import Consumer, Scope
 from app.errors import InvalidRequest
-from app.grants.grant import DEFAULT_ACCOUNT, Grant, GrantKey, Health, Status, not_found
+from app.grants.grant import DEFAULT_ACCOUNT, Grant, Health, Status, not_found
 from app.grants.imported import KEEP, Import
 
 router = APIRouter(tags=["Grants"])
@@ -115,8 +115,7 @@ async def put_grant(
     ] = None,
 ) -> GrantAnswer:
     """Keeps tokens that were obtained elsewhere. What was kept for this user and account before is replaced."""
-    account = body.account if key.account == DEFAULT_ACCOUNT else key.account
-    key = GrantKey(key.provider, key.user_id, account)
+    key = with_account(key, body.account)
     services.clients.get(key.provider)
     consumer.require_access(key.provider, key.user_id)
     now = services.clock.now()

@@ -7,6 +7,7 @@ import secrets
 
 import structlog
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,6 +20,7 @@ log = logger("app.requests")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _UNMATCHED = "unmatched"
+MAX_BODY_BYTES = 1024 * 1024
 
 
 class RequestTelemetry:
@@ -64,6 +66,27 @@ class RequestTelemetry:
         REQUESTS.labels(method if method in _METHODS else "other", route, str(status)).inc()
         REQUEST_SECONDS.labels(route).observe(seconds)
         log.info("request", method=method, route=route, status=status, milliseconds=round(seconds * 1000, 1))
+
+
+class BodyLimit:
+    """Ends a request whose body is over the limit, announced or not. Raises what becomes a 413."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._max_bytes:
+                raise HTTPException(413)
+            return message
+
+        await self._app(scope, counted, send)
 
 
 def route_template(scope: Scope) -> str:

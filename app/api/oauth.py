@@ -5,18 +5,18 @@ from __future__ import annotations
 import html
 import secrets
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Cookie, Depends, Path, Query
+from fastapi import APIRouter, Cookie, Depends, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 
 from app.api.deps import Body, OpaqueName, ProviderPath, Use, consumer_with
-from app.api.problems import responses
+from app.api.problems import STATUSES, Problem, responses
 from app.connect.connect import Callback
 from app.connect.request import Wish
 from app.consumers.consumer import Consumer, Scope
-from app.errors import BrokerError, InvalidRequest
+from app.errors import BrokerError
 from app.grants.grant import DEFAULT_ACCOUNT
 
 router = APIRouter(tags=["OAuth"])
@@ -37,6 +37,15 @@ _PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+
+def _pages(bad: str) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's `responses` for a route that people's browsers open."""
+    return {
+        400: {"description": bad},
+        422: {"model": Problem, "description": "The address is not one of ours."},
+        503: {"description": "The token store cannot be reached; a page says so."},
+    }
 
 
 class AuthorizeBody(Body):
@@ -90,10 +99,10 @@ async def authorize(
     summary="What a browser opens",
     status_code=303,
     response_class=Response,
-    responses={400: {"description": "The link is damaged or too old; a page says so."}},
+    responses=_pages("The link is damaged or too old; a page says so."),
 )
 async def connect(
-    ticket: Annotated[str, Path(max_length=8192)],
+    ticket: str,
     services: Use,
     broker_browser: Annotated[str | None, Cookie()] = None,
 ) -> Response:
@@ -102,7 +111,7 @@ async def connect(
     try:
         url = await services.connector.open(ticket, browser=browser)
     except BrokerError as error:
-        return _page("This link does not work", error.detail, status=400)
+        return _page("This link does not work", error.detail, status=STATUSES[error.code][0])
     response = RedirectResponse(
         url, status_code=303, headers={"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
     )
@@ -125,25 +134,26 @@ async def connect(
     response_class=Response,
     responses={
         200: {"description": "Connected, and no `return_to` was given: a plain page."},
-        400: {"description": "The attempt is unknown, was used, or was begun elsewhere; a page says so."},
+        **_pages("The attempt is unknown, was used, or was begun elsewhere; a page says so."),
     },
 )
 async def callback(
     provider: ProviderPath,
     services: Use,
-    state: Annotated[str | None, Query(max_length=512)] = None,
-    code: Annotated[str | None, Query(max_length=8192)] = None,
-    error: Annotated[str | None, Query(max_length=512)] = None,
+    state: str | None = None,
+    code: str | None = None,
+    error: str | None = None,
+    iss: Annotated[str | None, Query(description="Who answers (RFC 9207).")] = None,
     broker_browser: Annotated[str | None, Cookie()] = None,
 ) -> Response:
     """Exchanges the code and keeps the grant; then to `return_to` with `status=connected`, or with
     `status=failed&error=<code>`."""
     try:
         finished = await services.connector.finish(
-            provider, Callback(state=state, code=code, error=error, browser=broker_browser)
+            provider, Callback(state=state, code=code, error=error, issuer=iss, browser=broker_browser)
         )
-    except InvalidRequest as refusal:
-        return _page("Nothing was connected", refusal.detail, status=400)
+    except BrokerError as refusal:
+        return _page("Nothing was connected", refusal.detail, status=STATUSES[refusal.code][0])
     if finished.return_to is not None:
         headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
         return RedirectResponse(finished.return_to, status_code=303, headers=headers)

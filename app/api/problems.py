@@ -77,7 +77,7 @@ class Problem(BaseModel):
 
 
 def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` for a route that answers these codes."""
+    """OpenAPI's `responses` for a route that answers these codes besides those that every route may answer."""
     by_status: dict[int | str, list[str]] = {}
     for code in ("unauthenticated", "forbidden", "validation_failed", "overloaded", *codes):
         by_status.setdefault(STATUSES[code][0], []).append(code)

@@ -7,7 +7,6 @@ from fastapi import APIRouter, FastAPI
 from app.api import grants, oauth, operations, tokens
 
 PREFIX = "/api/v1"
-MAX_BODY_BYTES = 1024 * 1024
 
 
 def include(app: FastAPI) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 
-from app.api.deps import Body, Key, OpaqueName, Services, Use, WaitQuery, consumer_with
+from app.api.deps import Body, Key, OpaqueName, Services, Use, WaitQuery, consumer_with, with_account
 from app.api.problems import responses
 from app.consumers.consumer import Consumer, Scope
 from app.grants.grant import DEFAULT_ACCOUNT, GrantKey, not_found
@@ -103,9 +103,7 @@ async def refresh_token(
     there already. Without it the token is always refreshed, once every 10 seconds at most.
     """
     wanted = body or RefreshBody()
-    key = GrantKey(
-        key.provider, key.user_id, wanted.account if key.account == DEFAULT_ACCOUNT else key.account
-    )
+    key = with_account(key, wanted.account)
     _require_visible(services, consumer, key)
     token = await services.refresher.force(key, generation=wanted.generation, wait=timedelta(seconds=wait))
     return _answer(token, services, response)

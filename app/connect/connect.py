@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from urllib.parse import urlencode, urlsplit, urlunsplit
 from uuid import UUID
 
@@ -24,7 +24,7 @@ from app.connect.request import (
     sha256,
 )
 from app.connect.tickets import Tickets
-from app.db import Database
+from app.db import Database, insist
 from app.errors import BrokerError, GrantRefused, InvalidRequest, ValidationFailed
 from app.grants.registry import GrantRegistry
 from app.ids import uuid7
@@ -38,6 +38,7 @@ from app.vault.vault import Vault
 
 log = logger(__name__)
 
+_KEEP_WITHIN = timedelta(seconds=8)  # a user would have to consent again for tokens that are dropped
 # RFC 6749 section 4.1.2.1; anything else that a provider sends is reported as `provider_error`.
 _AUTHORIZATION_ERRORS = {
     "access_denied", "invalid_request", "unauthorized_client", "unsupported_response_type", "invalid_scope",
@@ -61,6 +62,7 @@ class Callback:
     state: str | None = field(repr=False)
     code: str | None = field(repr=False)
     error: str | None
+    issuer: str | None
     browser: str | None = field(repr=False)
 
 
@@ -108,7 +110,7 @@ class Connector:
         if wish.return_to is not None and not is_allowed_return(wish.return_to, self._return_to):
             raise ValidationFailed(
                 "The user could not be sent back there afterwards.",
-                fields={"return_to": "must lie under one of the URL prefixes of BROKER_RETURN_TO"},
+                fields={"body.return_to": "must lie under one of the URL prefixes of BROKER_RETURN_TO"},
                 provider=wish.provider,
             )
         wish = replace(wish, scopes=wish.scopes or client.scopes or client.provider.scopes.default)
@@ -220,6 +222,10 @@ class Connector:
     async def _exchange(self, request: AuthorizationRequest, callback: Callback) -> tuple[str | None, str]:
         """The error code, if any, and a sentence for the user."""
         client = self._clients.get(request.wish.provider)
+        expected = client.provider.issuer
+        if callback.issuer is not None and expected is not None and callback.issuer != expected:
+            # RFC 9207 section 2.4: another server answers in the name of this one, so its code goes nowhere.
+            return "provider_error", f"The answer did not come from {client.title}. Please start again."
         if callback.error is not None or not callback.code:
             error = callback.error if callback.error in _AUTHORIZATION_ERRORS else "provider_error"
             denied = error == "access_denied"
@@ -241,7 +247,11 @@ class Connector:
                 "provider_error",
                 f"{client.title} did not accept this connection attempt. Please start again.",
             )
-        await self._registry.connect(request.wish.key, tokens, scopes=request.wish.scopes)
+        await insist(
+            lambda: self._registry.connect(request.wish.key, tokens, scopes=request.wish.scopes),
+            clock=self._clock,
+            within=_KEEP_WITHIN,
+        )
         return None, f"Your {client.title} account is connected. You can close this page."
 
     def _verifier(self, request: AuthorizationRequest) -> str:

@@ -113,8 +113,9 @@ def _comparable(url: str) -> tuple[str, str, str] | None:
         or ".." in parts.path
     ):
         return None
-    default = 443 if parts.scheme == "https" else 80
-    return parts.scheme, f"{parts.hostname}:{port or default}", parts.path or "/"
+    if port is None:
+        port = 443 if parts.scheme == "https" else 80
+    return parts.scheme, f"{parts.hostname}:{port}", parts.path or "/"
 
 
 def _is_under(target: tuple[str, str, str], prefix: tuple[str, str, str] | None) -> bool:

@@ -6,7 +6,6 @@ follows the commit.
 
 from __future__ import annotations
 
-import random
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,7 +14,7 @@ from typing import Any
 from app.audit import store as audit
 from app.audit.event import AuditEvent
 from app.clock import Clock
-from app.db import Database, DatabaseUnavailable, Tx
+from app.db import Database, DatabaseUnavailable, Tx, insist
 from app.errors import GrantRefused, Sent, UpstreamError
 from app.grants import attempt_store, refresh_store, store
 from app.grants.grant import Claim, Grant, Outcome
@@ -67,16 +66,13 @@ class Ledger:
         Tries until PostgreSQL has it, or the time for it is over. Raises DatabaseUnavailable then.
         """
         REFRESH_SECONDS.labels(run.client.name).observe(self._clock.monotonic() - run.sent_at)
-        deadline = self._clock.monotonic() + self._commit_within.total_seconds()
-        while True:
-            try:
-                grant = await self._commit_once(run, tokens)
-                break
-            except DatabaseUnavailable:
-                if self._clock.monotonic() > deadline:
-                    self._report(run, Outcome.UNKNOWN, "database_unavailable")
-                    raise
-                await self._clock.sleep(random.uniform(0.1, 0.3))
+        try:
+            grant = await insist(
+                lambda: self._commit_once(run, tokens), clock=self._clock, within=self._commit_within
+            )
+        except DatabaseUnavailable:
+            self._report(run, Outcome.UNKNOWN, "database_unavailable")
+            raise
         if grant is not None:
             self._report(run, Outcome.REFRESHED)
             await self._announce(grant)

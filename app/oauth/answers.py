@@ -20,6 +20,7 @@ from app.errors import (
 from app.oauth.client import OAuthClient
 
 _VSCHAR = re.compile(r"[\x20-\x7e]+")  # RFC 6749 appendix A.12 and A.17: what a token may consist of
+_SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MAX_LIFETIME_SECONDS = 10 * 366 * 86400
 # Answers that say "not now" without having processed anything (RFC 6749 section 4.1.2.1, RFC 6585, RFC 9110).
@@ -77,7 +78,7 @@ def parse_token_answer(client: OAuthClient, answer: HttpAnswer) -> TokenSet:
     ProviderError; each tells by `sent` whether the refresh token may have been spent.
     """
     fields = _json_object(answer.body)
-    codes = _error_codes(fields)
+    codes = _error_codes(client, fields)
     if answer.status >= 500 or answer.status in _UNPROCESSED_STATUSES:
         _raise_unavailable(client, answer, codes)
     if codes and (answer.status >= 400 or client.provider.error_on_200):
@@ -90,7 +91,7 @@ def parse_token_answer(client: OAuthClient, answer: HttpAnswer) -> TokenSet:
 def parse_revocation_answer(client: OAuthClient, answer: HttpAnswer) -> bool:
     """Whether the token is revoked: 200 says so, for unknown tokens too (RFC 7009 section 2.2)."""
     return answer.status == 200 and not (
-        client.provider.error_on_200 and _error_codes(_json_object(answer.body))
+        client.provider.error_on_200 and _error_codes(client, _json_object(answer.body))
     )
 
 
@@ -103,14 +104,14 @@ def _json_object(body: bytes) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
-def _error_codes(fields: Mapping[str, Any]) -> tuple[str, ...]:
+def _error_codes(client: OAuthClient, fields: Mapping[str, Any]) -> tuple[str, ...]:
     """The answer's error codes, the most particular first; none where it reports no error."""
     numbers = fields.get("error_codes")
     found = [*(numbers if isinstance(numbers, list) else ()), fields.get("suberror"), fields.get("error")]
-    if not fields.get("error") and fields.get("status") is not None and "access_token" not in fields:
-        found.append(fields["status"])  # some put their code there: {"status": "BAD_REFRESH_TOKEN"}
-    codes = (str(code) for code in found if isinstance(code, str | int) and not isinstance(code, bool))
-    return tuple(code[:100] for code in codes if code and _VSCHAR.fullmatch(code[:100]))
+    if not fields.get("error") and _at_path(fields, client.provider.access_token.path) is None:
+        found.append(fields.get("status"))  # some put their code there: {"status": "BAD_REFRESH_TOKEN"}
+    codes = (str(code)[:100] for code in found if isinstance(code, str | int) and code)
+    return tuple(code for code in codes if _VSCHAR.fullmatch(code))
 
 
 def _shown(code: str) -> str:
@@ -197,16 +198,22 @@ def _is_token(value: object) -> bool:
 def _lifetime(value: object, default: int | None) -> int | None:
     """Whole seconds, also from the strings and floats that some send; missing or 0 is the entry's default."""
     try:
-        seconds = int(float(value)) if isinstance(value, str | int | float) else 0
+        numeric = isinstance(value, str | int | float) and not isinstance(value, bool)
+        seconds = int(float(value)) if numeric else 0  # type: ignore[arg-type]
     except (ValueError, OverflowError):
         seconds = 0
     return min(seconds, _MAX_LIFETIME_SECONDS) if seconds > 0 else default
 
 
 def _scope(value: object, separator: str) -> str | None:
-    """Space-separated, whatever the provider's own form: with commas, or as an array."""
+    """Space-separated, whatever the provider's own form: with commas, or as an array.
+
+    What is no scope token (RFC 6749 section 3.3) is left out: it must not keep a good answer from being stored.
+    """
     if isinstance(value, list):
-        return " ".join(str(item) for item in value)
-    if not isinstance(value, str):
+        words = [word for word in value if isinstance(word, str)]
+    elif isinstance(value, str):
+        words = value.replace(separator, " ").split()
+    else:
         return None
-    return " ".join(value.replace(separator, " ").split())
+    return " ".join(word for word in words if _SCOPE_TOKEN.fullmatch(word))

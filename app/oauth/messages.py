@@ -19,7 +19,7 @@ class HttpRequest:
     """A POST to one of a provider's endpoints. `secret` says what of it must never be logged: the body."""
 
     url: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
 
 
@@ -69,7 +69,9 @@ def authorization_url(
         parameters |= {"code_challenge": s256_challenge(code_verifier), "code_challenge_method": "S256"}
     parts = urlsplit(provider.resolve(provider.authorization_url, client.variables))
     present = {name: value for name, value in parameters.items() if value is not None}
-    return urlunsplit(parts._replace(query=urlencode([*parse_qsl(parts.query), *present.items()])))
+    return urlunsplit(
+        parts._replace(query=urlencode([*parse_qsl(parts.query, keep_blank_values=True), *present.items()]))
+    )
 
 
 def code_request(client: OAuthClient, *, code: str, redirect_uri: str, code_verifier: str) -> HttpRequest:
