@@ -190,6 +190,8 @@ class Breakers:
         except UpstreamError as error:
             if error.category in _COUNTED:
                 breaker.failed(permit, self._now())
+            elif error.sent is Sent.NOT_SENT:
+                breaker.abandoned(permit)
             else:
                 breaker.succeeded(permit)
             raise

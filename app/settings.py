@@ -10,6 +10,7 @@ import binascii
 import difflib
 import os
 import re
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -24,7 +25,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from app.errors import ConfigurationError
 
@@ -36,6 +37,7 @@ COMMIT_SECONDS = 8.0
 KILL_SECONDS = 45.0  # the grace period of docker-compose.yml and of orchestrators
 
 ADMIN_KEY_PATTERN = re.compile(r"brk_[0-9a-f]{16}_[0-9a-f]{64}")
+_KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,32}")
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 Seconds = Annotated[float, Field(gt=0, le=86400)]
@@ -66,8 +68,8 @@ class Settings(BaseSettings):
     )
 
     environment: Literal["production", "development"] = "production"
-    database_url: str | None = None
-    listen_database_url: str | None = None
+    database_url: str | None = Field(default=None, repr=False)  # holds a password
+    listen_database_url: str | None = Field(default=None, repr=False)
     migrate: bool = True
     data_dir: Path = Path("var")
     host: str = "127.0.0.1"
@@ -120,8 +122,28 @@ class Settings(BaseSettings):
         # The environment has no dashes: BROKER_CLIENTS__GOOGLE_ACME__... is the registration `google-acme`.
         return {name.lower().replace("_", "-"): client for name, client in clients.items()}
 
+    @field_validator("public_url")
+    @classmethod
+    def _is_absolute(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable or "?" in url or "#" in url:
+            raise ValueError("must be an absolute URL such as https://broker.example.com")
+        return url
+
     @model_validator(mode="after")
-    def _limits_in_order(self) -> Self:
+    def _rules_over_several_settings(self) -> Self:
+        broken = [*self._limits_out_of_order(), *self._unsafe_in_production()]
+        if broken:
+            raise ValueError("\n".join(broken))
+        return self
+
+    def _limits_out_of_order(self) -> Iterator[str]:
         """What a refresh may take has to fit into its lease, and a lease into the drain before the kill."""
         needed = (
             SEND_WINDOW_SECONDS
@@ -131,39 +153,30 @@ class Settings(BaseSettings):
             + COMMIT_SECONDS
         )
         if needed >= self.lease_seconds:
-            raise ValueError(
+            yield (
                 f"BROKER_LEASE_SECONDS: must be over {needed:g} ({SEND_WINDOW_SECONDS:g} to send + "
                 f"BROKER_UPSTREAM_TIMEOUT_SECONDS {self.upstream_timeout_seconds:g} + {LAST_LOOK_SECONDS:g} + "
                 f"{JOURNAL_SECONDS:g} + {COMMIT_SECONDS:g} to commit)"
             )
         if not self.lease_seconds < self.drain_seconds < KILL_SECONDS:
-            raise ValueError(
+            yield (
                 f"BROKER_DRAIN_SECONDS: must lie between BROKER_LEASE_SECONDS {self.lease_seconds:g} and "
                 f"{KILL_SECONDS:g}, when orchestrators kill the process"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _public_url_is_safe(self) -> Self:
+    def _unsafe_in_production(self) -> Iterator[str]:
+        if self.environment != "production":
+            return
         parts = urlsplit(self.base_url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError("BROKER_PUBLIC_URL: must be an absolute URL such as https://broker.example.com")
-        if self.environment == "production" and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-            raise ValueError(
-                "BROKER_PUBLIC_URL: must be https in production: authorization codes come back to it"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _keys_are_there(self) -> Self:
-        if self.environment == "production" and not (self.encryption_keys or self.encryption_keys_file):
-            raise ValueError(
+        if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+            yield "BROKER_PUBLIC_URL: must be https in production: authorization codes come back to it"
+        if not (self.encryption_keys or self.encryption_keys_file):
+            yield (
                 "BROKER_ENCRYPTION_KEYS: must be set in production (`id:base64 of 32 random bytes`); "
                 "`broker keys generate` prints one. BROKER_ENVIRONMENT=development makes its own"
             )
-        if self.allow_loopback_upstreams and self.environment == "production":
-            raise ValueError("BROKER_ALLOW_LOOPBACK_UPSTREAMS: is for BROKER_ENVIRONMENT=development only")
-        return self
+        if self.allow_loopback_upstreams:
+            yield "BROKER_ALLOW_LOOPBACK_UPSTREAMS: is for BROKER_ENVIRONMENT=development only"
 
     @property
     def base_url(self) -> str:
@@ -186,19 +199,26 @@ def read_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        raise ConfigurationError([_sentence(mistake) for mistake in error.errors()]) from None
+        sentences = (_sentence(mistake) for mistake in error.errors())
+        raise ConfigurationError([line for sentence in sentences for line in sentence.splitlines()]) from None
+    except SettingsError as error:
+        raise ConfigurationError([_not_json(error)]) from None
 
 
 def unknown_settings(environment: dict[str, str] | None = None) -> list[str]:
     """A sentence for each `BROKER_` variable that no setting reads: most likely a typing error."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = {name.upper() for name in Settings.model_fields}
     variables = os.environ if environment is None else environment
     sentences = []
     for name in sorted(variables):
-        if not name.startswith(PREFIX) or name in known or name.startswith(PREFIX + "CLIENTS__"):
+        if (
+            not name.startswith(PREFIX)
+            or name.removeprefix(PREFIX) in known
+            or name.startswith(f"{PREFIX}CLIENTS__")
+        ):
             continue
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1)
+        hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
         sentences.append(f"{name} is no setting of this service and is ignored{hint}")
     return sentences
 
@@ -210,13 +230,16 @@ def parse_encryption_keys(text: str, *, source: str) -> dict[str, bytes]:
     """
     keys: dict[str, bytes] = {}
     mistakes = []
-    for entry in filter(None, (part.strip() for part in re.split(r"[,\n]", text))):
+    entries = filter(None, (part.strip() for part in re.split(r"[,\n]", text)))
+    for position, entry in enumerate(entries, start=1):
         key_id, separator, encoded = entry.partition(":")
         mistake = _key_mistake(key_id, encoded) if separator else "must read `id:base64`"
         if key_id in keys:
             mistake = "is there twice"
         if mistake:
-            mistakes.append(f"{source}: key {key_id[:32] if separator else len(keys) + 1}: {mistake}")
+            # What is no id may be the key itself.
+            named = key_id if _KEY_ID.fullmatch(key_id) and separator else str(position)
+            mistakes.append(f"{source}: key {named}: {mistake}")
         else:
             keys[key_id] = base64.b64decode(encoded)
     if not keys and not mistakes:
@@ -227,7 +250,7 @@ def parse_encryption_keys(text: str, *, source: str) -> dict[str, bytes]:
 
 
 def _key_mistake(key_id: str, encoded: str) -> str | None:
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,32}", key_id):
+    if not _KEY_ID.fullmatch(key_id):
         return "an id has 1 to 32 letters, digits, dots, dashes"
     try:
         key = base64.b64decode(encoded, validate=True)
@@ -238,6 +261,13 @@ def _key_mistake(key_id: str, encoded: str) -> str | None:
     if len(set(key)) < 12:  # 32 random bytes have under 12 different values once in 10^15
         return "is too regular to be random"
     return None
+
+
+def _not_json(error: SettingsError) -> str:
+    """The library names the field in its message only."""
+    field = re.search(r'field "(\w+)"', str(error))
+    name = PREFIX + field[1].upper() if field else "A setting"
+    return f'{name}: must be JSON, such as ["https://app.example.com"]'
 
 
 def _sentence(mistake: Any) -> str:

@@ -48,12 +48,18 @@ _SECRET_NAMES = frozenset(
         "subject_token", "client_assertion", "ticket", "state",
     }
 )  # fmt: skip
+_NAMED = (
+    r"(?:\b(?:code|state|code_verifier|x-api-key)|(?:\b|(?<=_))(?:access_token|refresh_token|id_token|token"
+    r"|client_secret|client_assertion|subject_token|password|secret))\b\\*[\"']?\s*[=:]\s*"
+)
 _SECRET_TEXT = re.compile(
-    r"(?P<name>\b(?:access_token|refresh_token|id_token|token|code|code_verifier|client_secret|client_assertion"
-    r"|subject_token|state|password|secret)\b[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;})]+"
+    rf"(?P<double>{_NAMED}b?\\*\")(?:\\.|[^\"\\])+"
+    rf"|(?P<single>{_NAMED}b?\\*')(?:\\.|[^'\\])+"
+    rf"|(?P<bare>{_NAMED})(?:(?:Bearer|Basic)\s+)?[^\s\"'&,;}})]+"
+    r"|(?P<cookie>\b(?:set-)?cookie:\s*)[^\r\n]+"
     r"|(?P<scheme>\b(?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]{8,}"
     r"|(?P<key>\bbrk_[0-9a-f]{16})_[0-9a-f]{64}"
-    r"|(?P<url>\b[a-z+]+://[^\s:/@]+:)[^\s@]+(?=@)"
+    r"|(?P<url>\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s/?#]+(?=@)"
     r"|(?P<ticket>/connect/)[^\s\"?]+"
     r"|\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*\.?[A-Za-z0-9_-]*",
     re.IGNORECASE,
@@ -125,6 +131,7 @@ def configure_logging(*, log_format: str, level: str) -> None:
             ],
         )
     )
+    logging.raiseExceptions = False  # a record that cannot be formatted would be printed raw
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

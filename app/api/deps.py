@@ -162,22 +162,30 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _can_be_kept(cls, given: object) -> object:
-        _check_value(given, 1)
+        _require_storable(given, ("body",))
         return given
 
 
-def _check_value(value: object, depth: int) -> None:
-    """Raises InvalidRequest for a body that is nested too deep, and ValueError for what cannot be stored."""
-    if depth > MAX_DEPTH:
+def _require_storable(value: object, path: tuple[str, ...]) -> None:
+    """Raises InvalidRequest for a body that is nested too deep, and ValidationFailed for what cannot be stored."""
+    if len(path) > MAX_DEPTH:
         raise InvalidRequest(f"The body is nested over {MAX_DEPTH} deep.")
-    if isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
-        raise ValueError("text must not contain NUL or half of a surrogate pair")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("numbers must be finite")
+    mistake = _storage_mistake(value)
+    if mistake is not None:
+        field = ".".join(path)
+        raise ValidationFailed(f"The request is not valid. {field}: {mistake}", fields={field: mistake})
     if isinstance(value, dict):
         for name, item in value.items():
-            _check_value(name, depth)
-            _check_value(item, depth + 1)
+            _require_storable(name, path)
+            _require_storable(item, (*path, name))
     elif isinstance(value, list):
-        for item in value:
-            _check_value(item, depth + 1)
+        for index, item in enumerate(value):
+            _require_storable(item, (*path, str(index)))
+
+
+def _storage_mistake(value: object) -> str | None:
+    if isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
+        return "must not contain NUL or half of a surrogate pair"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "must be a finite number"
+    return None

@@ -110,13 +110,15 @@ def _error_codes(client: OAuthClient, fields: Mapping[str, Any]) -> tuple[str, .
     found = [*(numbers if isinstance(numbers, list) else ()), fields.get("suberror"), fields.get("error")]
     if not fields.get("error") and _at_path(fields, client.provider.access_token.path) is None:
         found.append(fields.get("status"))  # some put their code there: {"status": "BAD_REFRESH_TOKEN"}
-    codes = (str(code)[:100] for code in found if isinstance(code, str | int) and code)
+    told = (code for code in found if code and isinstance(code, str | int) and not isinstance(code, bool))
+    codes = (str(code)[:100] for code in told)
     return tuple(code for code in codes if _VSCHAR.fullmatch(code))
 
 
-def _shown(code: str) -> str:
+def _shown(client: OAuthClient, code: str) -> str:
     """The code as problems and logs may show it: one that does not look like one could be anything, a token too."""
-    return code if _CODE.fullmatch(code) else "unrecognized"
+    known = client.provider.meaning_of(code) is not None
+    return code if known or _CODE.fullmatch(code) else "unrecognized"
 
 
 def _retry_after(answer: HttpAnswer) -> int | None:
@@ -133,7 +135,7 @@ def _raise_unavailable(client: OAuthClient, answer: HttpAnswer, codes: tuple[str
         provider=client.name,
         sent=Sent.ANSWERED if answer.status in _UNPROCESSED_STATUSES else Sent.UNKNOWN,
         category=Category.RATE_LIMIT if throttled else Category.TRANSIENT,
-        provider_code=_shown(codes[0]) if codes else f"http_{answer.status}",
+        provider_code=_shown(client, codes[0]) if codes else f"http_{answer.status}",
         retry_after=_retry_after(answer),
     )
 
@@ -145,7 +147,7 @@ def _raise_refusal(client: OAuthClient, answer: HttpAnswer, codes: tuple[str, ..
         sentence.format(title=client.title),
         provider=client.name,
         sent=Sent.ANSWERED,
-        provider_code=_shown(codes[0]),
+        provider_code=_shown(client, codes[0]),
         retry_after=_retry_after(answer),
     )
 
@@ -164,7 +166,7 @@ def _token_set(client: OAuthClient, answer: HttpAnswer, fields: Mapping[str, Any
     access_token = _at_path(fields, client.provider.access_token.path)
     if not _is_token(access_token):
         _raise_unusable(client, answer, "no usable access_token")
-    token_type = fields.get("token_type", "Bearer")
+    token_type = fields.get("token_type") or "Bearer"
     # RFC 6749 section 7.1: a client must not use a token whose type it does not understand.
     if not isinstance(token_type, str) or token_type.lower() not in {"bearer", "bot", "user"}:
         _raise_unusable(client, answer, "unknown token_type")
@@ -173,7 +175,8 @@ def _token_set(client: OAuthClient, answer: HttpAnswer, fields: Mapping[str, Any
     return TokenSet(
         access_token=str(access_token),
         token_type="Bearer",
-        refresh_token=refresh_token if _is_token(refresh_token) else None,
+        # Whatever it is made of, it is the only one that works from now on.
+        refresh_token=refresh_token if refresh_token and isinstance(refresh_token, str) else None,
         expires_in=_lifetime(fields.get("expires_in"), client.provider.access_token.lifetime_seconds),
         refresh_expires_in=_lifetime(
             fields.get("refresh_token_expires_in", fields.get("refresh_expires_in")),
