@@ -40,6 +40,7 @@ from app.oauth.provider import Provider
 from app.resilience import Backoff, Breakers
 from app.settings import Settings
 from app.telemetry import BUILD, configure_logging, logger
+from app.vault.key_ring import parse_keys
 from app.vault.vault import Vault
 
 __all__ = ["Settings", "admin_key", "create_app", "read_settings"]  # what the command line uses
@@ -222,7 +223,7 @@ def key_encryption_keys(read: Settings) -> dict[str, bytes]:
             raise ConfigurationError([f"{source}: cannot be read ({error})"]) from error
     else:
         text, source = development.encryption_keys(read.data_dir), "the development key"
-    return settings.parse_encryption_keys(text, source=source)
+    return parse_keys(text, source=source)
 
 
 def admin_key(read: Settings) -> str | None:

@@ -5,8 +5,6 @@ Only `app.main` imports this module; everything else is given the narrow thing i
 
 from __future__ import annotations
 
-import base64
-import binascii
 import difflib
 import os
 import re
@@ -37,7 +35,6 @@ COMMIT_SECONDS = 8.0
 KILL_SECONDS = 45.0  # the grace period of docker-compose.yml and of orchestrators
 
 ADMIN_KEY_PATTERN = re.compile(r"brk_[0-9a-f]{16}_[0-9a-f]{64}")
-_KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,32}")
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 Seconds = Annotated[float, Field(gt=0, le=86400)]
@@ -221,46 +218,6 @@ def unknown_settings(environment: dict[str, str] | None = None) -> list[str]:
         hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
         sentences.append(f"{name} is no setting of this service and is ignored{hint}")
     return sentences
-
-
-def parse_encryption_keys(text: str, *, source: str) -> dict[str, bytes]:
-    """`id:base64,...` as ids and 32-byte keys in that order; the first is primary.
-
-    Raises ConfigurationError naming `source` and the key's id, never its bytes.
-    """
-    keys: dict[str, bytes] = {}
-    mistakes = []
-    entries = filter(None, (part.strip() for part in re.split(r"[,\n]", text)))
-    for position, entry in enumerate(entries, start=1):
-        key_id, separator, encoded = entry.partition(":")
-        mistake = _key_mistake(key_id, encoded) if separator else "must read `id:base64`"
-        if key_id in keys:
-            mistake = "is there twice"
-        if mistake:
-            # What is no id may be the key itself.
-            named = key_id if _KEY_ID.fullmatch(key_id) and separator else str(position)
-            mistakes.append(f"{source}: key {named}: {mistake}")
-        else:
-            keys[key_id] = base64.b64decode(encoded)
-    if not keys and not mistakes:
-        mistakes.append(f"{source}: holds no key; `broker keys generate` prints one")
-    if mistakes:
-        raise ConfigurationError(mistakes)
-    return keys
-
-
-def _key_mistake(key_id: str, encoded: str) -> str | None:
-    if not _KEY_ID.fullmatch(key_id):
-        return "an id has 1 to 32 letters, digits, dots, dashes"
-    try:
-        key = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        return "is not base64"
-    if len(key) != 32:
-        return f"must be 32 bytes, has {len(key)}"
-    if len(set(key)) < 12:  # 32 random bytes have under 12 different values once in 10^15
-        return "is too regular to be random"
-    return None
 
 
 def _not_json(error: SettingsError) -> str:

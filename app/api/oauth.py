@@ -13,8 +13,7 @@ from pydantic import BaseModel, Field
 
 from app.api.deps import Body, OpaqueName, ProviderPath, Use, consumer_with
 from app.api.problems import STATUSES, Problem, responses
-from app.connect.connect import Callback
-from app.connect.request import Wish
+from app.connect.request import Callback, Wish
 from app.consumers.consumer import Consumer, Scope
 from app.errors import BrokerError
 from app.grants.grant import DEFAULT_ACCOUNT

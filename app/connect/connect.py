@@ -8,8 +8,8 @@ finish     the provider sends it back with code and state     -> state used up, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from urllib.parse import urlencode, urlsplit, urlunsplit
 from uuid import UUID
 
@@ -18,6 +18,9 @@ from app.connect import store
 from app.connect.request import (
     REQUEST_TTL,
     AuthorizationRequest,
+    Begun,
+    Callback,
+    Finished,
     Wish,
     is_allowed_return,
     new_state,
@@ -44,36 +47,6 @@ _AUTHORIZATION_ERRORS = {
     "access_denied", "invalid_request", "unauthorized_client", "unsupported_response_type", "invalid_scope",
     "server_error", "temporarily_unavailable",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Begun:
-    """`authorization_url` is for the user's browser; `state` ends at `expires_at`."""
-
-    authorization_url: str
-    state: str = field(repr=False)
-    expires_at: datetime
-
-
-@dataclass(frozen=True)
-class Callback:
-    """What the provider's redirect brought (RFC 6749 section 4.1.2), and the browser's cookie."""
-
-    state: str | None = field(repr=False)
-    code: str | None = field(repr=False)
-    error: str | None
-    issuer: str | None
-    browser: str | None = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Finished:
-    """How it went: `error` is None for a connected account. `return_to` is where the browser goes, if anywhere."""
-
-    wish: Wish
-    error: str | None
-    detail: str
-    return_to: str | None
 
 
 class Connector:

@@ -78,6 +78,36 @@ class Ticket:
         return cls(Wish(**wish), datetime.fromisoformat(fields["expires_at"]), fields["state"])
 
 
+@dataclass(frozen=True)
+class Begun:
+    """`authorization_url` is for the user's browser; `state` ends at `expires_at`."""
+
+    authorization_url: str
+    state: str = field(repr=False)
+    expires_at: datetime
+
+
+@dataclass(frozen=True)
+class Callback:
+    """What the provider's redirect brought (RFC 6749 section 4.1.2), and the browser's cookie."""
+
+    state: str | None = field(repr=False)
+    code: str | None = field(repr=False)
+    error: str | None
+    issuer: str | None
+    browser: str | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How it went: `error` is None for a connected account. `return_to` is where the browser goes, if anywhere."""
+
+    wish: Wish
+    error: str | None
+    detail: str
+    return_to: str | None
+
+
 def new_state() -> str:
     """256 random bits: it cannot be guessed (RFC 6749 section 10.12)."""
     return secrets.token_urlsafe(32)

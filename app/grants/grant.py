@@ -230,15 +230,6 @@ class Claim:
     took_over: bool  # an earlier attempt's outcome was never known
 
 
-@dataclass(frozen=True)
-class Outlook:
-    """How many active grants are due and how many fail now, and when the first of their tokens ends."""
-
-    due: int
-    failing: int
-    soonest_expiry_at: datetime | None
-
-
 def not_found(key: GrantKey) -> GrantNotFound:
     """The one error for a grant that is absent, and for one that the consumer may not see."""
     return GrantNotFound(

@@ -18,8 +18,8 @@ from app.db import Database, DatabaseUnavailable, Tx, insist
 from app.errors import GrantRefused, Sent, UpstreamError
 from app.grants import attempt_store, refresh_store, store
 from app.grants.grant import Claim, Grant, Outcome
+from app.grants.schedule import failure_backoff, refresh_margin
 from app.grants.sealing import open_refresh_token, seal_tokens
-from app.grants.timing import failure_backoff, refresh_margin
 from app.listener import GRANT_CHANGED
 from app.oauth.answers import TokenSet
 from app.oauth.client import OAuthClient

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.clock import Clock
@@ -27,8 +26,9 @@ from app.errors import (
 )
 from app.grants import attempt_store, refresh_store, store
 from app.grants.flights import Flights
-from app.grants.grant import Grant, GrantKey, Outlook, Trigger, not_found
+from app.grants.grant import Grant, GrantKey, Trigger, not_found
 from app.grants.protocol import RefreshProtocol
+from app.grants.schedule import Outlook, Tally
 from app.grants.sealing import open_access_token
 from app.grants.token import Degraded, Need, Token
 from app.grants.waiting import Waiting
@@ -40,16 +40,6 @@ log = logger(__name__)
 DEFAULT_WAIT = timedelta(seconds=30)
 FORCED_EVERY = timedelta(seconds=10)
 _POSTPONE_BEYOND_CUTOFF = timedelta(minutes=2)
-
-
-@dataclass(frozen=True)
-class Tally:
-    """What became of the grants that were due."""
-
-    due: int = 0
-    refreshed: int = 0
-    failed: int = 0
-    postponed: int = 0
 
 
 class Refresher:

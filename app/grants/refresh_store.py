@@ -15,7 +15,8 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 
 from app.db import Tx
-from app.grants.grant import Claim, Grant, Outlook, Status, Trigger
+from app.grants.grant import Claim, Grant, Status, Trigger
+from app.grants.schedule import Outlook
 from app.grants.store import NO_CLAIM, clock, to_grant
 from app.tables import grants
 

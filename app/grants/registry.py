@@ -18,8 +18,8 @@ from app.errors import Conflict, UpstreamError
 from app.grants import attempt_store, store
 from app.grants.grant import Grant, GrantKey, Status, fingerprint, not_found
 from app.grants.imported import KEEP, Import, Keep
+from app.grants.schedule import refresh_margin
 from app.grants.sealing import open_access_token, open_refresh_token, seal_tokens
-from app.grants.timing import refresh_margin
 from app.ids import uuid7
 from app.listener import GRANT_CHANGED
 from app.oauth.answers import TokenSet

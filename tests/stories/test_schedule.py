@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.grants.refresh import Tally
+from app.grants.schedule import Tally
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
 

@@ -22,7 +22,7 @@ from app.errors import (
     UpstreamError,
 )
 from app.grants.grant import Grant, GrantKey, Health, Status, fingerprint, not_found
-from app.grants.timing import failure_backoff, refresh_margin
+from app.grants.schedule import failure_backoff, refresh_margin
 from app.grants.token import Need, Token
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

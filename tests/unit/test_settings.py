@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.errors import ConfigurationError
-from app.settings import Settings, parse_encryption_keys, read_settings, unknown_settings
+from app.settings import Settings, read_settings, unknown_settings
+from app.vault.key_ring import parse_keys
 
 ADMIN_KEY = "brk_0123456789abcdef_" + "0123456789abcdef" * 4
 RAW_KEY = bytes.fromhex("abcdef0123456789abcdef012345678989ab34cd1256ef7801fe23dc45ba6798")
@@ -350,7 +351,7 @@ def test_production_may_be_tried_on_this_machine(set_variables: Set, url: str) -
     ],
 )
 def test_encryption_keys_keep_their_order(text: str, ids: list[str]) -> None:
-    keys = parse_encryption_keys(text, source="BROKER_ENCRYPTION_KEYS")
+    keys = parse_keys(text, source="BROKER_ENCRYPTION_KEYS")
     assert list(keys) == ids
     assert set(keys.values()) <= {RAW_KEY, RAW_KEY[::-1]}
 
@@ -388,7 +389,7 @@ def encoded(key: bytes) -> str:
 )
 def test_bad_encryption_keys_are_refused_by_id(text: str, wrong: list[str]) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        parse_encryption_keys(text, source="BROKER_ENCRYPTION_KEYS")
+        parse_keys(text, source="BROKER_ENCRYPTION_KEYS")
     found = caught.value.mistakes
     assert len(found) == len(wrong)
     for sentence, part in zip(found, wrong, strict=True):
@@ -401,7 +402,7 @@ def test_bad_encryption_keys_are_refused_by_id(text: str, wrong: list[str]) -> N
 )
 def test_no_mistake_in_encryption_keys_tells_a_part_of_one(text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        parse_encryption_keys(text, source="BROKER_ENCRYPTION_KEYS")
+        parse_keys(text, source="BROKER_ENCRYPTION_KEYS")
     shown = str(caught.value)
     assert KEY[:12] not in shown
     assert encoded(b"changeme" * 4)[:12] not in shown
@@ -410,4 +411,4 @@ def test_no_mistake_in_encryption_keys_tells_a_part_of_one(text: str) -> None:
 @given(st.binary(min_size=32, max_size=32))
 def test_random_keys_are_taken(key: bytes) -> None:
     if len(set(key)) >= 12:
-        assert parse_encryption_keys(f"a:{encoded(key)}", source="x") == {"a": key}
+        assert parse_keys(f"a:{encoded(key)}", source="x") == {"a": key}

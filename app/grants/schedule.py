@@ -1,11 +1,31 @@
-"""When a grant is refreshed: how long before the expiry, and how long after a failure. Pure."""
+"""When grants are refreshed: how long before the expiry, how long after a failure, and how that goes. Pure."""
 
 from __future__ import annotations
 
 import random
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 _MAX_BACKOFF_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What became of the grants that were due."""
+
+    due: int = 0
+    refreshed: int = 0
+    failed: int = 0
+    postponed: int = 0
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """How many active grants are due and how many fail now, and when the first of their tokens ends."""
+
+    due: int
+    failing: int
+    soonest_expiry_at: datetime | None
 
 
 def refresh_margin(
