@@ -28,6 +28,7 @@ from app.db import Database
 from app.errors import ConfigurationError
 from app.grants.ledger import Ledger
 from app.grants.protocol import Limits, RefreshProtocol
+from app.grants.reading import GrantReader
 from app.grants.refresh import Refresher
 from app.grants.registry import GrantRegistry
 from app.grants.waiting import Waiting
@@ -172,6 +173,7 @@ def build(
         authenticator=Authenticator(db, clock),
         refresher=refresher,
         registry=registry,
+        reader=GrantReader(db),
         connector=connector,
         tickets=tickets,
         clients=clients,

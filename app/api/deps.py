@@ -22,6 +22,7 @@ from app.consumers.consumer import Consumer, Scope
 from app.db import Database
 from app.errors import InvalidRequest, Unauthenticated, ValidationFailed
 from app.grants.grant import DEFAULT_ACCOUNT, GrantKey
+from app.grants.reading import GrantReader
 from app.grants.refresh import Refresher
 from app.grants.registry import GrantRegistry
 from app.jobs import Timetable
@@ -39,6 +40,7 @@ class Services:
     authenticator: Authenticator
     refresher: Refresher
     registry: GrantRegistry
+    reader: GrantReader
     connector: Connector
     tickets: Tickets
     clients: OAuthClients

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Self
-from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Response
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, model_validator
 
+from app.api.answers import GrantAnswer, describe
 from app.api.deps import Body, Key, OpaqueName, Use, consumer_with, with_account
 from app.api.problems import responses
 from app.consumers.consumer import Consumer, Scope
 from app.errors import InvalidRequest
-from app.grants.grant import DEFAULT_ACCOUNT, Grant, Health, Status, not_found
+from app.grants.grant import DEFAULT_ACCOUNT, not_found
 from app.grants.imported import KEEP, Import
 
 router = APIRouter(tags=["Grants"])
@@ -52,41 +52,6 @@ class GrantBody(Body):
         if self.expires_at is not None and self.expires_in is not None:
             raise ValueError("expires_at and expires_in must not both be given")
         return self
-
-
-class LastError(BaseModel):
-    code: str
-    category: str
-    message: str
-    at: datetime
-
-
-class GrantAnswer(BaseModel):
-    """A grant without its tokens."""
-
-    id: UUID
-    provider: str
-    user_id: str
-    account: str
-    status: Status
-    health: Health
-    scope: str | None
-    expires_at: datetime | None = Field(description="Null: never.")
-    next_refresh_at: datetime | None
-    generation: int
-    refresh_count: int
-    refreshing: bool = Field(description="Whether a refresh is under way at this moment.")
-    last_refreshed_at: datetime | None
-    last_used_at: datetime | None
-    last_validated_at: datetime | None
-    last_error: LastError | None
-    reconnect_reason: str | None
-    predicted_death_at: datetime | None = Field(
-        description="When the refresh token ends, where that is known."
-    )
-    metadata: dict[str, Any]
-    created_at: datetime
-    updated_at: datetime
 
 
 class Deleted(BaseModel):
@@ -147,33 +112,6 @@ async def delete_grant(
     if not consumer.may_see(key.provider, key.user_id):
         raise not_found(key)
     return Deleted(revoked_upstream=await services.registry.delete(key, actor=consumer.name))
-
-
-def describe(grant: Grant, now: datetime) -> GrantAnswer:
-    """What callers may know of a grant."""
-    return GrantAnswer(
-        id=grant.id,
-        provider=grant.key.provider,
-        user_id=grant.key.user_id,
-        account=grant.key.account,
-        status=grant.status,
-        health=grant.health(now),
-        scope=grant.scope,
-        expires_at=grant.expires_at,
-        next_refresh_at=grant.next_refresh_at,
-        generation=grant.generation,
-        refresh_count=grant.refresh_count,
-        refreshing=grant.is_refreshing(now),
-        last_refreshed_at=grant.last_refreshed_at,
-        last_used_at=grant.last_used_at,
-        last_validated_at=grant.last_validated_at,
-        last_error=None if grant.last_error is None else LastError.model_validate(grant.last_error),
-        reconnect_reason=grant.reconnect_reason,
-        predicted_death_at=grant.refresh_expires_at,
-        metadata=dict(grant.metadata),
-        created_at=grant.created_at,
-        updated_at=grant.updated_at,
-    )
 
 
 def _generation(if_match: str | None) -> int | None:

@@ -8,6 +8,7 @@ from sqlalchemy import func, insert, literal, select
 
 from app.db import Tx
 from app.grants.grant import Claim, Outcome, Trigger
+from app.grants.selection import Attempt
 from app.grants.store import clock
 from app.tables import refresh_attempts
 
@@ -41,6 +42,15 @@ async def record(
             spent_fingerprint=spent_fingerprint,
         )
     )
+
+
+async def history(tx: Tx, grant_id: UUID, *, before: UUID | None, limit: int) -> list[Attempt]:
+    """Up to `limit` attempts of a grant, the latest first, older than the one called `before`."""
+    table = refresh_attempts.c
+    query = select(*(table[name] for name in Attempt.__dataclass_fields__)).where(table.grant_id == grant_id)
+    if before is not None:
+        query = query.where(table.id < before)
+    return [Attempt(*row) for row in await tx.execute(query.order_by(table.id.desc()).limit(limit))]
 
 
 async def was_applied(tx: Tx, attempt_id: UUID) -> bool:

@@ -5,15 +5,16 @@ Each function takes the transaction first, and none commits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, DateTime, and_, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, DateTime, and_, func, insert, literal, or_, select, update
 
 from app.db import Tx
 from app.grants.grant import Grant, GrantKey, Status
+from app.grants.selection import Selection
 from app.tables import grants
 
 _NOT_REVOKED = grants.c.status != Status.REVOKED
@@ -59,6 +60,33 @@ async def find_by_id(tx: Tx, grant_id: UUID) -> Grant | None:
     """The grant, revoked or not."""
     row = (await tx.execute(select(grants).where(grants.c.id == grant_id))).one_or_none()
     return None if row is None else to_grant(row._mapping)
+
+
+async def listed(tx: Tx, wanted: Selection, *, after: UUID | None, limit: int) -> list[Grant]:
+    """Up to `limit` grants that are not revoked, in the order of their making, behind the one called `after`."""
+    query = select(grants).where(_NOT_REVOKED, *_conditions(wanted))
+    if after is not None:
+        query = query.where(grants.c.id > after)
+    rows = await tx.execute(query.order_by(grants.c.id).limit(limit))
+    return [to_grant(row._mapping) for row in rows]
+
+
+def _conditions(wanted: Selection) -> Iterator[ColumnElement[bool]]:
+    for column in ("provider", "user_id", "status"):
+        value = getattr(wanted, column)
+        if value is not None:
+            yield grants.c[column] == value
+    if wanted.expires_before is not None:
+        yield grants.c.expires_at < wanted.expires_before
+    if wanted.visible_providers is not None:
+        yield grants.c.provider.in_(wanted.visible_providers)
+    if wanted.visible_users is not None:
+        exact = [name for name in wanted.visible_users if not name.endswith("*")]
+        prefixes = [name[:-1] for name in wanted.visible_users if name.endswith("*")]
+        yield or_(
+            grants.c.user_id.in_(exact),
+            *(func.starts_with(grants.c.user_id, prefix) for prefix in prefixes),
+        )
 
 
 async def add(tx: Tx, values: Mapping[str, Any]) -> Grant:
