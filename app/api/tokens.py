@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from app.api.deps import Body, Key, OpaqueName, Services, Use, WaitQuery, consumer_with, with_account
-from app.api.problems import responses
+from app.api.problems import Problem, problem_of, responses
 from app.consumers.consumer import Consumer, Scope
+from app.errors import BrokerError
 from app.grants.grant import DEFAULT_ACCOUNT, GrantKey, not_found
 from app.grants.token import Degraded, Need, Token
 
@@ -56,6 +58,58 @@ class RefreshBody(Body):
         description="Of the token that a resource server refused: refreshed only if it is still the present one.",
     )
     reason: str | None = Field(default=None, max_length=200, description="For the logs.")
+
+
+class BatchItem(Body):
+    provider: str = Field(max_length=63, examples=["google"])
+    user_id: OpaqueName
+    account: OpaqueName = DEFAULT_ACCOUNT
+    min_ttl: int = Field(default=60, ge=0, le=86400)
+    scope: str = Field(default="", max_length=4096)
+
+
+class BatchBody(Body):
+    items: list[BatchItem] = Field(min_length=1, max_length=100)
+
+
+class BatchToken(BaseModel):
+    status: Literal[200]
+    token: TokenAnswer
+
+
+class BatchProblem(BaseModel):
+    status: int = Field(description="The status that a fetch of its own would have had.")
+    problem: Problem
+
+
+class BatchAnswer(BaseModel):
+    items: list[BatchToken | BatchProblem] = Field(description="In the order of the request.")
+
+
+@router.post("/tokens/batch", summary="Fetch many tokens", responses=responses("invalid_request"))
+async def get_tokens(
+    body: BatchBody,
+    request: Request,
+    services: Use,
+    response: Response,
+    consumer: Annotated[Consumer, Depends(consumer_with(Scope.TOKENS_READ))],
+    wait: WaitQuery = 30,
+) -> BatchAnswer:
+    """Up to 100 tokens. Each item succeeds or fails for itself, with what a fetch of its own would have answered."""
+
+    async def fetch(item: BatchItem) -> BatchToken | BatchProblem:
+        key = GrantKey(item.provider, item.user_id, item.account)
+        try:
+            _require_visible(services, consumer, key)
+            need = Need(min_ttl=timedelta(seconds=item.min_ttl))
+            token = await services.refresher.fresh(key, need, scope=item.scope, wait=timedelta(seconds=wait))
+        except BrokerError as error:
+            problem = problem_of(request, error)
+            return BatchProblem(status=problem.status, problem=problem)
+        return BatchToken(status=200, token=_answer(token, services, response))
+
+    response.headers["Cache-Control"] = "no-store"
+    return BatchAnswer(items=await asyncio.gather(*map(fetch, body.items)))
 
 
 @router.get(

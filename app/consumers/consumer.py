@@ -46,16 +46,17 @@ class Consumer:
 
     def may_see(self, provider: str, user_id: str) -> bool:
         """Whether grants of this user at this provider exist at all for the consumer."""
-        return self._has_provider(provider) and self._has_user(user_id)
+        return self.may_use(provider) and self._has_user(user_id)
 
     def require_access(self, provider: str, user_id: str) -> None:
         """Raises Forbidden where the consumer may not create anything for this user at this provider."""
-        if not self._has_provider(provider):
+        if not self.may_use(provider):
             raise Forbidden("This API key is not for that provider.", provider=provider)
         if not self._has_user(user_id):
             raise Forbidden("This API key is not for that user.", provider=provider)
 
-    def _has_provider(self, provider: str) -> bool:
+    def may_use(self, provider: str) -> bool:
+        """Whether the key is for that provider."""
         return self.providers is None or provider in self.providers
 
     def _has_user(self, user_id: str) -> bool:

@@ -1,0 +1,32 @@
+"""`/refresh/run`: the scheduler's work, now."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, Field
+
+from app.api.deps import Use, consumer_with
+from app.api.problems import responses
+from app.consumers.consumer import Consumer, Scope
+
+router = APIRouter(tags=["Operations"])
+
+
+class RunAnswer(BaseModel):
+    """What became of the grants that were due."""
+
+    due: int
+    refreshed: int
+    failed: int
+    postponed: int = Field(description="Left for later: the provider was not available, or time ran out.")
+
+
+@router.post("/refresh/run", summary="Refresh what is due", responses=responses())
+async def run_refresh(
+    services: Use, _: Annotated[Consumer, Depends(consumer_with(Scope.ADMIN))]
+) -> RunAnswer:
+    """Does what a tick of the scheduler does, and answers when it is done. Replicas share the work."""
+    return RunAnswer(**asdict(await services.refresher.refresh_due(within=services.timetable.interval)))
