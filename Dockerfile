@@ -17,6 +17,6 @@ ENV PATH=/srv/.venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 BROKER_HOST=0.0.0.0 BROK
 VOLUME /data
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
-    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/health-check/ready', timeout=2)"]
+    CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8080, timeout=2); c.request('GET', '/health-check/ready'); raise SystemExit(c.getresponse().status != 204)"]
 # The signal goes to the service itself, which drains before it ends.
 CMD ["broker", "serve"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,7 @@ from app.api.deps import Services
 from app.clock import SystemClock
 from app.consumers.authenticate import Authenticator
 from app.consumers.consumer import Scope, new_key
-from app.db import Database
+from app.db import Database, DatabaseUnavailable
 from app.errors import ConfigurationError, ValidationFailed
 from app.main import Settings
 
@@ -43,6 +44,7 @@ def serve_command(
     if demo:
         demonstration.prepare_environment()
     read = main.read_settings()
+    signal.signal(signal.SIGTERM, _exit)  # until the server takes over: what was started is stopped again
     with ExitStack() as stack:
         bound = stack.enter_context(serve.bind(read.host, read.port))
         if demo:
@@ -72,6 +74,9 @@ def create_key(
     scope: Annotated[list[str], typer.Option(help=f"One or more of: {', '.join(Scope)}.")],
     provider: Annotated[list[str] | None, typer.Option(help="Only for these; left out: all.")] = None,
     user: Annotated[list[str] | None, typer.Option(help="Only these, or `prefix*`; left out: all.")] = None,
+    change_rights: Annotated[
+        bool, typer.Option(help="Give these rights to all keys of the service.")
+    ] = False,
     days: Annotated[
         int | None, typer.Option(min=1, help="How long it is in force; left out: no end.")
     ] = None,
@@ -86,6 +91,7 @@ def create_key(
             scopes=scope,
             providers=provider,
             users=user,
+            change_rights=change_rights,
             expires_at=None if days is None else clock.now() + timedelta(days=days),
             actor=_ACTOR,
         )
@@ -138,6 +144,10 @@ def generate_keys() -> None:
     print(f"BROKER_ADMIN_KEY={new_key()}")
 
 
+def _exit(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
 @contextmanager
 def _with_database(read: Settings) -> Iterator[Settings]:
     """The settings with a database: the one that is set, or the private one, started for as long as it is needed."""
@@ -181,6 +191,10 @@ def run() -> None:
         for field, message in error.fields.items():
             print(f"broker: {field}: {message}", file=sys.stderr)
         sys.exit(2)
+    except DatabaseUnavailable as error:
+        cause = error.__cause__ or error.detail
+        print(f"broker: PostgreSQL cannot be reached at BROKER_DATABASE_URL ({cause})", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ await db.notify(channel, payload) after the commit, as a statement of its own: N
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 from alembic import command
@@ -21,7 +22,8 @@ from alembic.config import Config
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from app.clock import Clock
 from app.errors import Overloaded
@@ -38,7 +40,7 @@ class DatabaseUnavailable(Overloaded):
 
     def __init__(self) -> None:
         super().__init__(
-            "The token store cannot be reached at the moment. Nothing was changed; try again shortly.",
+            "The token store cannot be reached at the moment. Try again shortly.",
             retry_after=2,
         )
 
@@ -49,14 +51,14 @@ class Database:
     def __init__(
         self, url: str, *, pool_size: int = 20, command_timeout: float = 8.0, pool_timeout: float = 5.0
     ) -> None:
-        self._engine = create_async_engine(
+        self._url = url
+        self._engine = _engine(
             url,
+            command_timeout,
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=pool_timeout,
             pool_pre_ping=True,
-            hide_parameters=True,  # errors are logged, and parameters may be somebody's data
-            connect_args={"timeout": 5, "command_timeout": command_timeout},
         )
 
     @asynccontextmanager
@@ -80,9 +82,11 @@ class Database:
 
     async def migrate(self, revision: str = "head") -> None:
         """Brings the schema to `revision`. Replicas that start at once take turns; repeating it changes nothing."""
-        async with self._engine.begin() as tx:
-            await tx.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-            await tx.run_sync(_upgrade, revision)
+        engine = _engine(self._url, None, poolclass=NullPool)  # a migration may take as long as it takes
+        with _outages_named():
+            async with engine.begin() as tx:
+                await tx.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+                await tx.run_sync(_upgrade, revision)
 
     async def close(self) -> None:
         await self._engine.dispose()
@@ -93,14 +97,14 @@ async def insist(work: Callable[[], Awaitable[T]], *, clock: Clock, within: time
 
     For tokens that exist nowhere else yet. Raises DatabaseUnavailable when the time is over.
     """
-    deadline = clock.monotonic() + within.total_seconds()
-    while True:
-        try:
-            return await work()
-        except DatabaseUnavailable:
-            if clock.monotonic() > deadline:
-                raise
-            await clock.sleep(random.uniform(0.1, 0.3))
+    try:
+        async with asyncio.timeout(within.total_seconds()):
+            while True:
+                with suppress(DatabaseUnavailable):
+                    return await work()
+                await clock.sleep(random.uniform(0.1, 0.3))
+    except TimeoutError as error:
+        raise DatabaseUnavailable from error
 
 
 @contextmanager
@@ -127,9 +131,27 @@ def _is_outage(error: BaseException) -> bool:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     if isinstance(cause, asyncpg.PostgresError):
-        # 08 connection, 53 resources, 57 operator intervention (shutdown, crash, not yet accepting)
-        return (cause.sqlstate or "")[:2] in {"08", "53", "57"}
+        # 08 connection, 40 rolled back, 53 resources, 57 operator intervention (shutdown, crash, not yet accepting);
+        # 25006 read-only: a standby that was asked before it was promoted.
+        state = cause.sqlstate or ""
+        return state[:2] in {"08", "40", "53", "57"} or state == "25006"
     return isinstance(cause, OSError | PoolTimeout | asyncpg.InterfaceError | asyncpg.InternalClientError)
+
+
+def _engine(url: str, command_timeout: float | None, **pool: Any) -> AsyncEngine:
+    """asyncpg reads the URL itself, here as in the listener: `sslmode` and the like mean the same to both."""
+    address = plain_url(url)
+
+    async def connect() -> asyncpg.Connection:
+        return await asyncpg.connect(address, timeout=5, command_timeout=command_timeout)
+
+    # Errors are logged, and parameters may be somebody's data.
+    return create_async_engine("postgresql+asyncpg://", async_creator=connect, hide_parameters=True, **pool)
+
+
+def plain_url(url: str) -> str:
+    """The URL as PostgreSQL's own clients read it."""
+    return url.replace("postgresql+asyncpg://", "postgresql://", 1)
 
 
 def migration_config() -> Config:

@@ -14,14 +14,20 @@ from urllib.error import URLError
 
 from app.api.deps import Services
 from app.connect.request import Wish
-from app.errors import ConfigurationError, GrantNotFound, ReconnectRequired
+from app.errors import BrokerError, ConfigurationError, GrantNotFound, ReconnectRequired
 from app.grants.grant import GrantKey
 from app.grants.token import Need
+from app.telemetry import logger
+
+log = logger(__name__)
 
 SANDBOX_PORT = 8090
 SAMPLE = GrantKey("sandbox", "alice")
 _SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}"
 _STOP_SECONDS = 5.0
+_DIRECT = urllib.request.build_opener(
+    urllib.request.ProxyHandler({})
+)  # a proxy knows nothing of this machine
 # Defaults for trying things out; the caller's own environment wins.
 _ENVIRONMENT = {
     "BROKER_ENVIRONMENT": "development",
@@ -79,7 +85,17 @@ def sandbox(data_dir: Path) -> Iterator[None]:
 
 
 async def connect_sample(services: Services) -> None:
-    """Connects the sample user as a browser would, unless that was done in an earlier run."""
+    """Connects the sample user as a browser would, unless that was done in an earlier run.
+
+    Where that fails the service goes on without; the log says so.
+    """
+    try:
+        await _connect_sample(services)
+    except (BrokerError, OSError) as error:
+        log.warning("demo.sample_not_connected", detail=str(error))
+
+
+async def _connect_sample(services: Services) -> None:
     try:
         await services.refresher.fresh(SAMPLE, Need())
     except (GrantNotFound, ReconnectRequired):
@@ -109,13 +125,13 @@ Ctrl-C stops everything. The data stays in {data_dir}.
 
 def _visit(url: str) -> None:
     """Follows the redirects to the provider and back, as a browser does."""
-    with urllib.request.urlopen(url, timeout=30) as page:
+    with _DIRECT.open(url, timeout=30) as page:
         page.read()
 
 
 def _is_sandbox() -> bool:
     try:
-        with urllib.request.urlopen(f"{_SANDBOX_URL}/_control", timeout=2) as answer:
+        with _DIRECT.open(f"{_SANDBOX_URL}/_control", timeout=2) as answer:
             return b"reuse_detected" in answer.read()
     except (URLError, OSError):
         return False

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from app.clock import Clock
+from app.drain import Drain
 from app.grants.refresh import Refresher
 from app.telemetry import REFRESHES_DUE, TICK_SECONDS, logger
 
@@ -19,8 +20,9 @@ _AFTER_FAILURE = timedelta(seconds=10)
 class Timetable:
     """Refreshes what comes due before the next tick, each interval and right at the start."""
 
-    def __init__(self, refresher: Refresher, clock: Clock, *, interval: timedelta) -> None:
+    def __init__(self, refresher: Refresher, drain: Drain, clock: Clock, *, interval: timedelta) -> None:
         self._refresher = refresher
+        self._drain = drain
         self._clock = clock
         self.interval = interval
         self.last_tick_at: datetime | None = None
@@ -46,16 +48,14 @@ class Timetable:
         )
         self._scheduler.start()
 
-    def pause(self) -> None:
-        """No more ticks. One that is under way goes on: the scheduler's own shutdown would cancel it."""
-        if self._scheduler.running:
-            self._scheduler.pause()
-
     def stop(self) -> None:
+        """Ends the clock, and cancels a tick that is under way: its refreshes have landed before."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
     async def _refresh_due(self) -> None:
+        if self._drain.begun:
+            return
         started = self._clock.monotonic()
         try:
             tally = await self._refresher.refresh_due(within=self.interval)

@@ -26,7 +26,7 @@ class Listener:
     """Keeps one listening connection, and makes another when it is lost."""
 
     def __init__(self, url: str, clock: Clock) -> None:
-        self._url = url.replace("postgresql+asyncpg://", "postgresql://")
+        self._url = url
         self._clock = clock
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._task: asyncio.Task[None] | None = None

@@ -24,7 +24,8 @@ from app.clock import Clock, SystemClock
 from app.connect.connect import Connector
 from app.connect.tickets import Tickets
 from app.consumers.authenticate import Authenticator
-from app.db import Database
+from app.db import Database, plain_url
+from app.drain import Drain
 from app.errors import ConfigurationError
 from app.grants.ledger import Ledger
 from app.grants.protocol import Limits, RefreshProtocol
@@ -108,7 +109,7 @@ async def running(
             await db.migrate()
         vault = Vault(keys, clock)
         await vault.load(db)
-        listener = Listener(read.listen_database_url or read.database_url, clock)
+        listener = Listener(plain_url(read.listen_database_url or read.database_url), clock)
         endpoints = TokenEndpoints(timeout_seconds=read.upstream_timeout_seconds)
         stack.push_async_callback(endpoints.close)
         services = build(read, db, vault, listener, endpoints, clients, clock)
@@ -117,7 +118,7 @@ async def running(
         listener.start()
         stack.push_async_callback(listener.stop)
         services.timetable.start()
-        stack.push_async_callback(_drain, services, timedelta(seconds=read.drain_seconds))
+        stack.push_async_callback(_drain, services)
         log.info("started", version=__version__, replica=services.replica)
         yield services
 
@@ -139,31 +140,19 @@ def build(
         cooldown_seconds=read.breaker_cooldown_seconds,
         cooldown_max_seconds=read.breaker_cooldown_max_seconds,
     )
-    ledger = Ledger(
-        db,
-        vault,
-        clock,
-        replica=replica,
-        commit_within=timedelta(seconds=settings.COMMIT_SECONDS),
-        margin=read.margin,
-    )
+    commit_within = timedelta(seconds=settings.COMMIT_SECONDS)
+    ledger = Ledger(db, vault, clock, replica=replica, commit_within=commit_within, margin=read.margin)
+    drain = Drain(clock, within=timedelta(seconds=read.drain_seconds))
     limits = Limits(read.lease_ttl, timedelta(seconds=settings.SEND_WINDOW_SECONDS))
     backoff = Backoff(read.retry_attempts, read.retry_base_seconds, read.retry_cap_seconds)
     protocol = RefreshProtocol(
-        db,
-        vault,
-        endpoints,
-        clients,
-        breakers,
-        ledger,
-        clock,
-        replica=replica,
-        limits=limits,
-        backoff=backoff,
-    )
+        db, vault, endpoints, clients, breakers, ledger, drain, clock,
+        replica=replica, limits=limits, backoff=backoff,
+    )  # fmt: skip
     waiting = Waiting(db, listener, clock)
-    refresher = Refresher(db, vault, protocol, waiting, clock, concurrency=read.refresh_concurrency)
-    registry = GrantRegistry(db, vault, endpoints, clients, clock, margin=read.margin)
+    refresher = Refresher(db, vault, protocol, waiting, drain, clock, concurrency=read.refresh_concurrency)
+    registry = GrantRegistry(db, vault, endpoints, clients, waiting, clock, margin=read.margin)
+    interval = timedelta(seconds=read.refresh_interval_seconds)
     tickets = Tickets(vault, clock, base_url=read.base_url)
     connector = Connector(
         db, vault, endpoints, clients, breakers, registry, tickets, clock,
@@ -178,7 +167,8 @@ def build(
         tickets=tickets,
         clients=clients,
         breakers=breakers,
-        timetable=Timetable(refresher, clock, interval=timedelta(seconds=read.refresh_interval_seconds)),
+        timetable=Timetable(refresher, drain, clock, interval=interval),
+        drain=drain,
         db=db,
         vault=vault,
         clock=clock,
@@ -235,10 +225,10 @@ def admin_key(read: Settings) -> str | None:
     return development.admin_key(read.data_dir) if read.environment == "development" else None
 
 
-async def _drain(services: Services, within: timedelta) -> None:
-    """No more ticks, no more refreshes; those under way end. The scheduler's own shutdown would cancel them."""
-    services.timetable.pause()
-    still_running = await services.refresher.drain(within)
+async def _drain(services: Services) -> None:
+    """The refreshes under way end; nothing begins. The scheduler's own shutdown would cancel them."""
+    services.drain.begin()
+    still_running = await services.refresher.land()
     if still_running:
         log.error("drain.incomplete", refreshes=still_running)
     services.timetable.stop()

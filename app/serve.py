@@ -70,9 +70,15 @@ def serve(
 
 
 async def _serve(app: FastAPI, server: _Server, bound: socket.socket, started: Started | None) -> None:
+    def stop(number: int) -> None:
+        services: Services | None = getattr(app.state, "services", None)
+        if services is not None:
+            services.drain.begin()  # from here on nothing new is begun, while uvicorn ends the requests under way
+        server.handle_exit(number, None)
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.handle_exit, number, None)
+        loop.add_signal_handler(number, stop, number)
     async with app.router.lifespan_context(app):
         if server.should_exit:
             return

@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     drain_seconds: Seconds = 30
     retry_attempts: int = Field(default=3, ge=1, le=10)
     retry_base_seconds: Seconds = 1
-    retry_cap_seconds: Seconds = 10
+    retry_cap_seconds: float = Field(default=10, gt=0, le=30)
     breaker_failures: int = Field(default=3, ge=1, le=1000)
     breaker_cooldown_seconds: Seconds = 15
     breaker_cooldown_max_seconds: Seconds = 300
@@ -102,7 +102,8 @@ class Settings(BaseSettings):
         if url is None:
             return None
         scheme, separator, rest = url.partition("://")
-        if not separator or scheme not in {"postgres", "postgresql", "postgresql+asyncpg"}:
+        known = scheme in {"postgres", "postgresql", "postgresql+asyncpg"}
+        if not separator or not known or not _has_usable_port(url):
             raise ValueError("must look like postgresql://user:password@host:5432/database")
         return f"postgresql+asyncpg://{rest}"
 
@@ -186,6 +187,14 @@ class Settings(BaseSettings):
     @property
     def lease_ttl(self) -> timedelta:
         return timedelta(seconds=self.lease_seconds)
+
+
+def _has_usable_port(url: str) -> bool:
+    """Whether the port, if the URL names one, is a number."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def read_settings(**overrides: Any) -> Settings:

@@ -20,6 +20,7 @@ from app.connect.tickets import Tickets
 from app.consumers.authenticate import Authenticator
 from app.consumers.consumer import Consumer, Scope
 from app.db import Database
+from app.drain import Drain
 from app.errors import InvalidRequest, Unauthenticated, ValidationFailed
 from app.grants.grant import DEFAULT_ACCOUNT, GrantKey
 from app.grants.reading import GrantReader
@@ -46,6 +47,7 @@ class Services:
     clients: OAuthClients
     breakers: Breakers
     timetable: Timetable
+    drain: Drain
     db: Database
     vault: Vault
     clock: Clock

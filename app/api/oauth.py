@@ -7,11 +7,11 @@ import secrets
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Cookie, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 
-from app.api.deps import Body, OpaqueName, ProviderPath, Use, consumer_with
+from app.api.deps import Body, OpaqueName, ProviderPath, Services, Use, consumer_with
 from app.api.problems import STATUSES, Problem, responses
 from app.connect.request import Callback, Wish
 from app.consumers.consumer import Consumer, Scope
@@ -20,7 +20,7 @@ from app.grants.grant import DEFAULT_ACCOUNT
 
 router = APIRouter(tags=["OAuth"])
 
-BROWSER_COOKIE = "broker_browser"
+_COOKIE = "broker_browser"
 _COOKIE_SECONDS = 24 * 3600
 
 _PAGE = """<!doctype html>
@@ -83,7 +83,7 @@ async def authorize(
     services: Use,
     consumer: Annotated[Consumer, Depends(consumer_with(Scope.GRANTS_WRITE))],
 ) -> AuthorizeAnswer:
-    """PKCE with S256 always; the state works once and for 10 minutes, in the browser that opened the URL."""
+    """PKCE with S256 wherever the provider takes it; the state works once and for 10 minutes, in the browser that opened the URL."""
     services.clients.get(provider)
     consumer.require_access(provider, body.user_id)
     wish = Wish(provider, body.user_id, body.account, tuple(body.scopes), body.return_to, body.login_hint)
@@ -102,11 +102,13 @@ async def authorize(
 )
 async def connect(
     ticket: str,
+    request: Request,
     services: Use,
-    broker_browser: Annotated[str | None, Cookie()] = None,
 ) -> Response:
     """Binds the attempt to this browser with a cookie and goes on to the provider."""
-    browser = broker_browser if broker_browser and len(broker_browser) == 43 else secrets.token_urlsafe(32)
+    name = _cookie_name(services)
+    present = request.cookies.get(name, "")
+    browser = present if len(present) == 43 else secrets.token_urlsafe(32)
     try:
         url = await services.connector.open(ticket, browser=browser)
     except BrokerError as error:
@@ -115,7 +117,7 @@ async def connect(
         url, status_code=303, headers={"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
     )
     response.set_cookie(
-        BROWSER_COOKIE,
+        name,
         browser,
         max_age=_COOKIE_SECONDS,
         path="/",
@@ -138,18 +140,25 @@ async def connect(
 )
 async def callback(
     provider: ProviderPath,
+    request: Request,
     services: Use,
     state: str | None = None,
     code: str | None = None,
     error: str | None = None,
     iss: Annotated[str | None, Query(description="Who answers (RFC 9207).")] = None,
-    broker_browser: Annotated[str | None, Cookie()] = None,
 ) -> Response:
     """Exchanges the code and keeps the grant; then to `return_to` with `status=connected`, or with
     `status=failed&error=<code>`."""
     try:
         finished = await services.connector.finish(
-            provider, Callback(state=state, code=code, error=error, issuer=iss, browser=broker_browser)
+            provider,
+            Callback(
+                state=state,
+                code=code,
+                error=error,
+                issuer=iss,
+                browser=request.cookies.get(_cookie_name(services)),
+            ),
         )
     except BrokerError as refusal:
         return _page("Nothing was connected", refusal.detail, status=STATUSES[refusal.code][0])
@@ -159,6 +168,11 @@ async def callback(
     if finished.error is None:
         return _page("Connected", finished.detail, status=200)
     return _page("Nothing was connected", finished.detail, status=400)
+
+
+def _cookie_name(services: Services) -> str:
+    """With the prefix no other host, a sibling domain least of all, can set it."""
+    return f"__Host-{_COOKIE}" if services.base_url.startswith("https://") else _COOKIE
 
 
 def _page(title: str, text: str, *, status: int) -> HTMLResponse:

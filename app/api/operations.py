@@ -85,7 +85,7 @@ async def live() -> None:
 )
 async def ready(services: Use) -> Response:
     """204 when requests can be answered."""
-    if services.refresher.draining:
+    if services.drain.begun:
         return Response(status_code=503, headers={"Retry-After": "1"})
     check = await _within(_database(services))
     return Response(status_code=204 if check.status == "healthy" else 503)

@@ -56,6 +56,12 @@ class Authenticator:
                 await store.revoke_other_keys(tx, consumer_id, but=key_id)
                 event = AuditEvent("key.installed", details={"key_id": key_id, "consumer": ADMIN_CONSUMER})
                 await audit.record(tx, event, now=self._clock.now())
+            found = await store.find_key(tx, key_id)
+        if found is None or not found[0].accepts(secret, self._clock.now()):
+            log.warning(
+                "admin_key.not_accepted",
+                detail="BROKER_ADMIN_KEY was revoked or replaced earlier; `broker keys generate` prints another one",
+            )
 
     async def create_key(
         self,
@@ -65,9 +71,14 @@ class Authenticator:
         providers: Sequence[str] | None = None,
         users: Sequence[str] | None = None,
         expires_at: datetime | None = None,
+        change_rights: bool = False,
         actor: str,
     ) -> str:
-        """A new key of the consumer, which is made, or given these rights. Raises ValidationFailed."""
+        """A new key of the consumer, which is made with these rights if there is none of that name.
+
+        Raises ValidationFailed for an unknown scope, and where the consumer has other rights, unless `change_rights`:
+        all of its keys change theirs then.
+        """
         unknown = sorted(set(scopes) - set(Scope))
         if unknown or not scopes:
             raise ValidationFailed(
@@ -77,6 +88,8 @@ class Authenticator:
         key = new_key()
         key_id, secret = _parts(key)
         async with self._db.begin() as tx:
+            if not change_rights:
+                _require_same_rights(await store.find_consumer(tx, consumer), scopes, providers, users)
             consumer_id = await store.ensure_consumer(
                 tx,
                 consumer_id=uuid7(self._clock.now()),
@@ -112,6 +125,28 @@ class Authenticator:
         if found is not None:
             self._known[key_id] = found
         return found
+
+
+def _require_same_rights(
+    present: Consumer | None,
+    scopes: Sequence[str],
+    providers: Sequence[str] | None,
+    users: Sequence[str] | None,
+) -> None:
+    if present is None:
+        return
+    asked = (
+        frozenset(scopes),
+        None if providers is None else frozenset(providers),
+        None if users is None else tuple(users),
+    )
+    if asked != (present.scopes, present.providers, present.users):
+        raise ValidationFailed(
+            "The key was not made.",
+            fields={
+                "consumer": f"{present.name} has other rights; give the same ones, another name, or --change-rights"
+            },
+        )
 
 
 def _parts(key: str) -> tuple[str, str]:

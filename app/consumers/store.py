@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Row, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.consumers.consumer import ApiKey, Consumer, hash_secret
@@ -35,14 +36,26 @@ async def find_key(tx: Tx, key_id: str) -> tuple[ApiKey, Consumer] | None:
     row = (await tx.execute(query)).one_or_none()
     if row is None:
         return None
-    consumer = Consumer(
-        row.consumer_id,
+    key = ApiKey(row.id, row.secret_sha256, row.expires_at, row.revoked_at)
+    return key, _consumer(row.consumer_id, row)
+
+
+async def find_consumer(tx: Tx, name: str) -> Consumer | None:
+    """Locked until the transaction ends."""
+    row = (
+        await tx.execute(select(consumers).where(consumers.c.name == name).with_for_update())
+    ).one_or_none()
+    return None if row is None else _consumer(row.id, row)
+
+
+def _consumer(consumer_id: UUID, row: Row[Any]) -> Consumer:
+    return Consumer(
+        consumer_id,
         row.name,
         frozenset(row.scopes),
         None if row.providers is None else frozenset(row.providers),
         None if row.users is None else tuple(row.users),
     )
-    return ApiKey(row.id, row.secret_sha256, row.expires_at, row.revoked_at), consumer
 
 
 async def ensure_consumer(

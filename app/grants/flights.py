@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from datetime import timedelta
 from uuid import UUID
 
+from app.drain import Drain
 from app.errors import BrokerError, Overloaded
 from app.grants.grant import Grant
 from app.telemetry import REFRESHES_IN_FLIGHT, logger
@@ -19,9 +19,9 @@ FlightKey = tuple[UUID, int]
 class Flights:
     """The refreshes under way. Each is a task of its own, which no caller's hang-up cancels."""
 
-    def __init__(self) -> None:
+    def __init__(self, drain: Drain) -> None:
         self._flights: dict[FlightKey, asyncio.Task[Grant]] = {}
-        self.draining = False
+        self._drain = drain
 
     def join(self, key: FlightKey, start: Callable[[], Coroutine[None, None, Grant]]) -> asyncio.Task[Grant]:
         """The flight of `key`, begun with `start` if there is none. Await it shielded.
@@ -29,7 +29,7 @@ class Flights:
         Raises Overloaded where it would have to begin and this replica is shutting down.
         """
         if key not in self._flights:
-            if self.draining:
+            if self._drain.begun:
                 raise Overloaded(
                     "This replica is shutting down; ask again, another one answers.", retry_after=1
                 )
@@ -39,12 +39,11 @@ class Flights:
             flight.add_done_callback(lambda task: self._landed(key, task))
         return self._flights[key]
 
-    async def drain(self, within: timedelta) -> int:
-        """Begins no more and waits for those under way; how many were still in the air after `within`."""
-        self.draining = True
+    async def land(self) -> int:
+        """Waits for those under way as long as the drain allows; how many were still in the air then."""
         if not self._flights:
             return 0
-        _, running = await asyncio.wait(set(self._flights.values()), timeout=within.total_seconds())
+        _, running = await asyncio.wait(set(self._flights.values()), timeout=self._drain.remaining_seconds())
         return len(running)
 
     def _landed(self, key: FlightKey, flight: asyncio.Task[Grant]) -> None:

@@ -194,13 +194,26 @@ class Grant:
             category=Category(error.get("category", Category.UNKNOWN)),
         )
 
+    def failed_since(self, earlier: Grant) -> bool:
+        """Whether an attempt on the same generation has failed after `earlier` was read."""
+        return self.generation == earlier.generation and self.last_error_at != earlier.last_error_at
+
+    def run_out(self) -> ProviderError:
+        """The error for a token that was over before it could be answered."""
+        return ProviderError(
+            f"{self.key.provider} issued an access token that has already run out. Your connection is kept.",
+            provider=self.key.provider,
+            sent=Sent.ANSWERED,
+            provider_code="token_already_expired",
+        )
+
     def held_back(self, now: datetime) -> ProviderUnavailable:
         """The error for a token that may not be refreshed before the takeover."""
         seconds = (self.takeover_at - now).total_seconds() if self.takeover_at else 0
         return ProviderUnavailable(
             f"Renewing the access to {self.key.provider} was interrupted, and is tried again shortly.",
             provider=self.key.provider,
-            sent=Sent.NOT_SENT,
+            sent=Sent.UNKNOWN,
             provider_code="refresh_outcome_unknown",
             retry_after=max(1, math.ceil(seconds)),
         )

@@ -18,10 +18,12 @@ KEEP: Final = Keep()
 
 @dataclass(frozen=True)
 class Import:
-    """Tokens that a consumer brings. `expires_at` None: the provider's usual lifetime from now."""
+    """Tokens that come from outside. `expires_at` None: the provider's usual lifetime from now; likewise for the
+    refresh token, in seconds."""
 
     access_token: str | None = field(default=None, repr=False)
     refresh_token: str | Keep | None = field(default=KEEP, repr=False)
     expires_at: datetime | None = None
+    refresh_expires_in: int | None = None
     scope: str | None = None
     metadata: Mapping[str, Any] | None = None

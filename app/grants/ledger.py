@@ -118,6 +118,8 @@ class Ledger:
             refresh_token=tokens.refresh_token or open_refresh_token(self._vault, grant),
         )
         columns["token_type"] = tokens.token_type
+        if tokens.refresh_expires_in is not None and tokens.refresh_token is not None:
+            columns["refresh_expires_at"] = self._clock.now() + timedelta(seconds=tokens.refresh_expires_in)
         if tokens.scope is not None:  # RFC 6749 section 5.1: left out, it is unchanged
             columns["scope"] = tokens.scope
         return columns

@@ -15,6 +15,7 @@ from datetime import timedelta
 
 from app.clock import Clock
 from app.db import Database
+from app.drain import Drain
 from app.errors import Sent, UpstreamError
 from app.grants import refresh_store, store
 from app.grants.grant import Claim, Grant, Status, Trigger
@@ -54,6 +55,7 @@ class RefreshProtocol:
         clients: OAuthClients,
         breakers: Breakers,
         ledger: Ledger,
+        drain: Drain,
         clock: Clock,
         *,
         replica: str,
@@ -66,6 +68,7 @@ class RefreshProtocol:
         self._clients = clients
         self._breakers = breakers
         self._ledger = ledger
+        self._drain = drain
         self._clock = clock
         self._replica = replica
         self._limits = limits
@@ -87,13 +90,16 @@ class RefreshProtocol:
         client = self._clients.get(grant.key.provider)
         client.require_registration()
         self._breakers.check(client.token_breaker)
+        refresh_token = (
+            open_refresh_token(self._vault, grant) or ""
+        )  # before the claim: one that does not open is none
         claim = await self._claim(grant, trigger)
         if claim is None:
             return None
         run = Run(client, claim)
         try:
             with self._breakers.operation(client.token_breaker):
-                tokens = await self._spend(run)
+                tokens = await self._spend(run, refresh_token)
         except UpstreamError as error:
             await self._failed(run, error)
             return None
@@ -117,9 +123,8 @@ class RefreshProtocol:
                 claimed_at=claimed_at,
             )
 
-    async def _spend(self, run: Run) -> TokenSet:
+    async def _spend(self, run: Run, refresh_token: str) -> TokenSet:
         """Sends the refresh token, and again where that is harmless. Raises UpstreamError or _Superseded."""
-        refresh_token = open_refresh_token(self._vault, run.claim.grant) or ""
         while True:
             if self._clock.monotonic() - run.claim.claimed_at > self._limits.send_window.total_seconds():
                 await self._renew(run)
@@ -138,7 +143,9 @@ class RefreshProtocol:
 
     def _delay(self, run: Run, error: UpstreamError) -> float | None:
         """Seconds until the next try; None where there must be none."""
-        if not error.retryable or (error.sent is Sent.UNKNOWN and run.client.provider.is_strict):
+        if self._drain.begun or not error.retryable:
+            return None
+        if error.sent is Sent.UNKNOWN and run.client.provider.is_strict:
             return None  # a token that may be spent is not sent again: reuse would revoke its family
         return self._backoff.delay(run.tries, retry_after=error.retry_after)
 

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 
 from app.clock import Clock
 from app.db import Database, DatabaseUnavailable
+from app.drain import Drain
 from app.errors import (
     BrokerError,
     Overloaded,
@@ -23,6 +24,8 @@ from app.errors import (
     RateLimited,
     ReconnectRequired,
     RefreshTimeout,
+    Sent,
+    UpstreamError,
 )
 from app.grants import attempt_store, refresh_store, store
 from app.grants.flights import Flights
@@ -51,6 +54,7 @@ class Refresher:
         vault: Vault,
         protocol: RefreshProtocol,
         waiting: Waiting,
+        drain: Drain,
         clock: Clock,
         *,
         concurrency: int,
@@ -61,7 +65,8 @@ class Refresher:
         self._waiting = waiting
         self._clock = clock
         self._concurrency = concurrency
-        self._flights = Flights()
+        self._drain = drain
+        self._flights = Flights(drain)
 
     async def fresh(
         self,
@@ -81,7 +86,7 @@ class Refresher:
         grant.require_scope(scope)
         now = self._clock.now()
         if need.is_met_by(grant, now):
-            if grant.is_due(now) and not self.draining:
+            if grant.is_due(now) and not self._drain.begun:
                 self._flight(grant, Trigger.AHEAD)
             return self._token(grant, need)
         try:
@@ -124,13 +129,9 @@ class Refresher:
         async with self._db.begin() as tx:
             return await refresh_store.outlook(tx)
 
-    @property
-    def draining(self) -> bool:
-        return self._flights.draining
-
-    async def drain(self, within: timedelta) -> int:
-        """Begins no more refreshes and waits for those under way; how many were still running after `within`."""
-        return await self._flights.drain(within)
+    async def land(self) -> int:
+        """Waits for the refreshes under way while the drain lasts; how many were still running then."""
+        return await self._flights.land()
 
     async def _read(self, key: GrantKey) -> Grant:
         async with self._db.begin() as tx:
@@ -183,13 +184,14 @@ class Refresher:
             newer = await self._protocol.attempt(present, trigger)
             if newer is not None:
                 return newer
-            present = await self._waiting.until_claim_ends(present)
-            if present.generation > grant.generation:
+            before, present = present, await self._waiting.until_claim_ends(present)
+            now = self._clock.now()
+            if present.generation > before.generation and present.is_valid(now):
                 return present
             present.require_refreshable()
-            if present.is_held(now := self._clock.now()):
+            if present.is_held(now):
                 raise present.held_back(now)
-            if present.attempt_id is None and present.last_error_at != grant.last_error_at:
+            if present.attempt_id is None and present.failed_since(before):
                 raise present.last_failure()  # its holder has just tried, and said why not
 
     def _present(self, grant: Grant, need: Need, error: BrokerError) -> Token:
@@ -201,15 +203,15 @@ class Refresher:
     def _token(
         self, grant: Grant, need: Need, *, refreshed: bool = False, degraded: Degraded | None = None
     ) -> Token:
-        access_token = open_access_token(self._vault, grant)
-        if access_token is None:
-            raise grant.dead("no_refresh_token")
-        if degraded is None and not grant.lasts(self._clock.now(), need.min_ttl):
+        access_token, now = open_access_token(self._vault, grant), self._clock.now()
+        if access_token is None or not grant.is_valid(now):
+            raise grant.run_out()
+        if degraded is None and not grant.lasts(now, need.min_ttl):
             degraded = Degraded.MIN_TTL_UNAVAILABLE
         return Token(grant, access_token, refreshed=refreshed, degraded=degraded)
 
     async def _take_due(self, started: datetime, within: timedelta) -> Sequence[Grant]:
-        if self.draining:
+        if self._drain.begun:
             return ()
         cutoff = started + within
         async with self._db.begin() as tx:
@@ -243,9 +245,10 @@ def _degradation(error: BrokerError) -> Degraded:
         return Degraded.OUTCOME_UNKNOWN
     if isinstance(error, DatabaseUnavailable):
         return Degraded.DATABASE_UNAVAILABLE
+    if isinstance(error, UpstreamError) and error.sent is Sent.UNKNOWN:
+        return Degraded.OUTCOME_UNKNOWN
     if isinstance(error, ProviderUnavailable):
-        held = error.provider_code == Degraded.OUTCOME_UNKNOWN
-        return Degraded.OUTCOME_UNKNOWN if held else Degraded.PROVIDER_UNAVAILABLE
+        return Degraded.PROVIDER_UNAVAILABLE
     if isinstance(error, ReconnectRequired) and error.reason == "no_refresh_token":
         return Degraded.MIN_TTL_UNAVAILABLE
     return Degraded.REFRESH_FAILED

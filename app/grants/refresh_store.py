@@ -1,7 +1,7 @@
 """The SQL of a refresh: T1 is `claim`, T2 is `commit_refresh`; and of finding those that are due.
 
 A failure is fenced by epoch and attempt, a success by lineage: a late holder's new refresh token may be the only live
-one, so it must not be lost to a fence. Leases are judged on PostgreSQL's clock only.
+one, so it must not be lost to a fence. Who may claim is judged on PostgreSQL's clock only.
 """
 
 from __future__ import annotations

@@ -14,18 +14,27 @@ from app.audit import store as audit
 from app.audit.event import AuditEvent
 from app.clock import Clock
 from app.db import Database, DatabaseUnavailable, Tx
-from app.errors import Conflict, UpstreamError
+from app.errors import Conflict, GrantNotFound, UpstreamError
 from app.grants import attempt_store, store
 from app.grants.grant import Grant, GrantKey, Status, fingerprint, not_found
 from app.grants.imported import KEEP, Import, Keep
 from app.grants.schedule import refresh_margin
 from app.grants.sealing import open_access_token, open_refresh_token, seal_tokens
+from app.grants.waiting import Waiting
 from app.ids import uuid7
 from app.listener import GRANT_CHANGED
 from app.oauth.answers import TokenSet
 from app.oauth.client import OAuthClient, OAuthClients
 from app.oauth.endpoints import TokenEndpoints
 from app.vault.vault import Vault
+
+
+class _RefreshUnderWay(Exception):
+    """The refresh token of an import is being spent at this moment."""
+
+    def __init__(self, grant: Grant) -> None:
+        super().__init__()
+        self.grant = grant
 
 
 class GrantRegistry:
@@ -37,6 +46,7 @@ class GrantRegistry:
         vault: Vault,
         endpoints: TokenEndpoints,
         clients: OAuthClients,
+        waiting: Waiting,
         clock: Clock,
         *,
         margin: timedelta,
@@ -45,6 +55,7 @@ class GrantRegistry:
         self._vault = vault
         self._endpoints = endpoints
         self._clients = clients
+        self._waiting = waiting
         self._clock = clock
         self._margin = margin
 
@@ -57,12 +68,19 @@ class GrantRegistry:
         grant has spent, and for one that another active grant of a rotating provider holds.
         """
         client = self._clients.get(key.provider)
-        try:
-            grant, created = await self._put_once(client, key, tokens, actor, if_generation)
-        except IntegrityError:  # another request has just made the same grant: now there is one to replace
-            grant, created = await self._put_once(client, key, tokens, actor, if_generation)
-        await self._announce(grant)
-        return grant, created
+        while True:
+            try:
+                grant, created = await self._put_once(client, key, tokens, actor, if_generation)
+            except (
+                IntegrityError
+            ):  # another request has just made the same grant: now there is one to replace
+                continue
+            except _RefreshUnderWay as refresh:
+                with suppress(GrantNotFound):
+                    await self._waiting.until_claim_ends(refresh.grant)
+                continue
+            await self._announce(grant)
+            return grant, created
 
     async def connect(self, key: GrantKey, tokens: TokenSet, *, scopes: tuple[str, ...]) -> Grant:
         """The grant that a code was exchanged for. Tokens without a `scope` have the `scopes` asked for (RFC 6749
@@ -76,6 +94,7 @@ class GrantRegistry:
             access_token=tokens.access_token,
             refresh_token=tokens.refresh_token or kept,
             expires_at=expires_at,
+            refresh_expires_in=tokens.refresh_expires_in,
             scope=tokens.scope if tokens.scope is not None else " ".join(scopes),
         )
         grant, _ = await self.put(key, brought, actor="user")
@@ -124,7 +143,8 @@ class GrantRegistry:
             refresh_token = self._refresh_token(tokens, present)
             if tokens.refresh_token is not KEEP and refresh_token is not None:
                 await self._require_unspent(tx, client, key, present, refresh_token)
-            columns = self._columns(client, tokens, refresh_token, now)
+            self._require_not_being_spent(client, present, refresh_token, now)
+            columns = self._columns(client, tokens, present, refresh_token, now)
             if present is None:
                 grant = await self._add(tx, key, tokens, refresh_token, columns, now)
             else:
@@ -157,8 +177,29 @@ class GrantRegistry:
                 user_id=key.user_id,
             )
 
+    def _require_not_being_spent(
+        self, client: OAuthClient, present: Grant | None, refresh_token: str | None, now: datetime
+    ) -> None:
+        """A refresh under way may just be replacing the very token that is to be kept: its end is waited for.
+
+        Raises _RefreshUnderWay, and ProviderUnavailable while the outcome of one is unknown.
+        """
+        if present is None or refresh_token is None or not client.provider.rotates:
+            return
+        if fingerprint(refresh_token) != present.refresh_fingerprint:
+            return
+        if present.is_held(now):
+            raise present.held_back(now)
+        if present.is_refreshing(now):
+            raise _RefreshUnderWay(present)
+
     def _columns(
-        self, client: OAuthClient, tokens: Import, refresh_token: str | None, now: datetime
+        self,
+        client: OAuthClient,
+        tokens: Import,
+        present: Grant | None,
+        refresh_token: str | None,
+        now: datetime,
     ) -> dict[str, Any]:
         expires_at = tokens.expires_at
         if tokens.access_token is None:
@@ -170,7 +211,6 @@ class GrantRegistry:
             next_refresh_at = expires_at - refresh_margin(
                 max(expires_at - now, timedelta(0)), minimum=self._margin
             )
-        refresh_lifetime = client.provider.refresh_token.absolute_lifetime_seconds
         return {
             "lineage_id": uuid7(now),
             "status": Status.ACTIVE,
@@ -179,9 +219,7 @@ class GrantRegistry:
             "expires_at": expires_at,
             "next_refresh_at": next_refresh_at,
             "issued_ttl_seconds": None,
-            "refresh_expires_at": None
-            if refresh_token is None or refresh_lifetime is None
-            else now + timedelta(seconds=refresh_lifetime),
+            "refresh_expires_at": _refresh_expiry(client, tokens, present, refresh_token, now),
         }
 
     async def _add(
@@ -243,3 +281,15 @@ class GrantRegistry:
     async def _announce(self, grant: Grant) -> None:
         with suppress(DatabaseUnavailable):
             await self._db.notify(GRANT_CHANGED, str(grant.id))
+
+
+def _refresh_expiry(
+    client: OAuthClient, tokens: Import, present: Grant | None, refresh_token: str | None, now: datetime
+) -> datetime | None:
+    """When the refresh token ends: one that is kept does not begin anew."""
+    if refresh_token is None:
+        return None
+    if present is not None and fingerprint(refresh_token) == present.refresh_fingerprint:
+        return present.refresh_expires_at
+    lifetime = tokens.refresh_expires_in or client.provider.refresh_token.absolute_lifetime_seconds
+    return None if lifetime is None else now + timedelta(seconds=lifetime)

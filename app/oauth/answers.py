@@ -180,7 +180,7 @@ def _token_set(client: OAuthClient, answer: HttpAnswer, fields: Mapping[str, Any
         expires_in=_lifetime(fields.get("expires_in"), client.provider.access_token.lifetime_seconds),
         refresh_expires_in=_lifetime(
             fields.get("refresh_token_expires_in", fields.get("refresh_expires_in")),
-            client.provider.refresh_token.absolute_lifetime_seconds,
+            None,
         ),
         scope=_scope(scope, client.provider.scopes.separator),
     )

@@ -22,6 +22,7 @@ from app.oauth.messages import HttpRequest, code_request, refresh_request, revoc
 
 MAX_ANSWER_BYTES = 64 * 1024
 CONNECT_SECONDS = 2.0
+_PER_HOST = 64
 _KEEPALIVE_SECONDS = (
     5.0  # longer, and more idle connections are closed by the provider just as we write to them
 )
@@ -33,7 +34,7 @@ _NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aio
 class TokenEndpoints:
     """Asks providers for tokens. Create it and close it on the event loop that uses it."""
 
-    def __init__(self, *, timeout_seconds: float = 10.0, max_connections: int = 256) -> None:
+    def __init__(self, *, timeout_seconds: float = 10.0, max_connections: int = 1024) -> None:
         self._timeout_seconds = timeout_seconds
         limits = httpx.Limits(max_connections=max_connections, keepalive_expiry=_KEEPALIVE_SECONDS)
         self._http = httpx.AsyncClient(
@@ -99,6 +100,7 @@ class TokenEndpoints:
 def _session(limits: httpx.Limits) -> aiohttp.ClientSession:
     connector = aiohttp.TCPConnector(
         limit=limits.max_connections or 0,
+        limit_per_host=_PER_HOST,  # one provider that hangs must not take the connections of the others
         keepalive_timeout=limits.keepalive_expiry or _KEEPALIVE_SECONDS,
         ssl=ssl.create_default_context(),
     )

@@ -54,7 +54,7 @@ def settings(broker: Broker, database_url: str, providers_dir: Any, tmp_path: An
 
 
 async def make_key(broker: Broker, *scopes: str, **rights: Any) -> str:
-    rights = {"consumer": "service", **rights}
+    rights = {"consumer": "service", "change_rights": True, **rights}
     return await broker.services.authenticator.create_key(
         scopes=scopes or ("tokens:read",), actor="test", **rights
     )
@@ -259,6 +259,16 @@ async def test_a_key_with_unknown_scopes_or_none_is_not_made(broker: Broker) -> 
     for scopes in ([], ["tokens:write"], ["tokens:read", "root"]):
         with pytest.raises(ValidationFailed):
             await broker.services.authenticator.create_key(consumer="service", scopes=scopes, actor="test")
+
+
+async def test_a_second_key_does_not_widen_the_first(broker: Broker, anyone: httpx.AsyncClient) -> None:
+    await broker.put("sandbox/ada", BROUGHT)
+    narrow = await make_key(broker, users=["acme-*"])
+    with pytest.raises(ValidationFailed) as refusal:
+        await make_key(broker, change_rights=False)
+    assert "other rights" in refusal.value.fields["consumer"]
+    await make_key(broker, users=["acme-*"], change_rights=False)
+    assert (await call(anyone, narrow, "GET", "/tokens/sandbox/ada")).status_code == 404
 
 
 async def test_a_key_ends_at_its_expiry(broker: Broker, anyone: httpx.AsyncClient) -> None:

@@ -366,7 +366,7 @@ async def test_a_replica_that_shuts_down_finishes_its_refreshes_and_begins_no_mo
             in_flight = asyncio.create_task(http.get("/tokens/sandbox/ada"))
             await until(lambda: sandbox.report()["refreshes"] == 1)
             closing = asyncio.create_task(stack.aclose())
-            await until(lambda: broker.services.refresher.draining)
+            await until(lambda: broker.services.drain.begun)
             late = await http.get("/tokens/sandbox/eve")
             assert (late.status_code, late.json()["code"]) == (503, "overloaded")
             assert late.headers["retry-after"] == "1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,6 +12,7 @@ from urllib.parse import quote
 import asyncpg
 import pytest
 
+from app.grants.schedule import Tally
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
 
@@ -396,6 +398,89 @@ async def test_every_attempt_is_in_the_history_and_each_refresh_in_the_audit_tra
         database_url, "SELECT action FROM audit_events WHERE user_id = 'ada/löve' ORDER BY id"
     )
     assert [event["action"] for event in events] == ["grant.created", "grant.refreshed"]
+
+
+async def test_an_import_that_keeps_the_refresh_token_waits_for_the_refresh_that_is_spending_it(
+    broker: Broker, sandbox: Sandbox
+) -> None:
+    issued = sandbox.grant("ada")
+    await broker.put("sandbox/ada", bring(issued))
+    sandbox.control(settings={"delay": 0.5})
+    asking = asyncio.create_task(broker.token("sandbox/ada"))
+    await asyncio.sleep(0.2)
+    kept = await broker.put("sandbox/ada", {"access_token": "brought", "expires_in": 300})
+    again = await broker.http.put("/grants/sandbox/ada", json=bring(issued, expires_in=300))
+    await asking
+    sandbox.control(settings={"delay": 0.0})
+    await _set(broker, "expires_at = now()")
+    answer = await broker.token("sandbox/ada")
+    assert (kept["generation"], answer["generation"]) == (3, 4)
+    assert (again.status_code, again.json()["code"]) == (409, "conflict")
+    assert (sandbox.report()["reuse_detected"], sandbox.report()["max_in_flight_per_family"]) == (0, 1)
+
+
+async def test_an_import_is_told_to_wait_while_the_outcome_of_a_refresh_is_unknown(
+    broker: Broker, sandbox: Sandbox
+) -> None:
+    issued = sandbox.grant("ada")
+    await broker.put("sandbox/ada", bring(issued))
+    sandbox.control(faults=[{"kind": "drop", "after_processing": True}])
+    await fail(broker, "sandbox/ada")
+    kept = await broker.http.put("/grants/sandbox/ada", json={"access_token": "brought", "expires_in": 300})
+    fresh = await broker.http.put("/grants/sandbox/ada", json=bring(sandbox.grant("ada"), expires_in=300))
+    assert (kept.status_code, kept.json()["provider_code"]) == (503, "refresh_outcome_unknown")
+    assert int(kept.headers["retry-after"]) <= 25
+    assert fresh.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "brought", [{"expires_at": "2020-01-01T00:00:00Z"}, {"access_token": None}], ids=["expired", "none"]
+)
+async def test_a_waiter_is_never_answered_a_token_that_is_over(
+    broker: Broker, sandbox: Sandbox, brought: dict[str, Any]
+) -> None:
+    await broker.put("sandbox/ada", bring(sandbox.grant("ada")))
+    sandbox.control(settings={"delay": 0.4})
+    asking = asyncio.create_task(broker.token("sandbox/ada"))
+    await asyncio.sleep(0.2)
+    second = sandbox.grant("ada")
+    await broker.put("sandbox/ada", {**bring(second), **brought})
+    answer = await asking
+    assert answer["expires_in"] > 200
+    assert (answer["refreshed"], answer["degraded"], answer["generation"]) == (True, None, 3)
+
+
+async def test_the_same_unknown_outcome_has_one_name_for_everybody(broker: Broker, sandbox: Sandbox) -> None:
+    await broker.put("sandbox/ada", bring(sandbox.grant("ada"), expires_in=30))
+    sandbox.control(faults=[{"kind": "drop", "after_processing": True}])
+    answers = [await broker.token("sandbox/ada") for _ in range(2)]
+    assert [answer["degraded"] for answer in answers] == ["refresh_outcome_unknown"] * 2
+
+
+async def test_nothing_is_begun_or_tried_again_once_the_replica_is_leaving(
+    broker: Broker, sandbox: Sandbox
+) -> None:
+    for user in ("ada", "bob"):
+        await broker.put(f"sandbox/{user}", bring(sandbox.grant(user)))
+    sandbox.control(settings={"delay": 0.3})
+    asking = asyncio.create_task(broker.token("sandbox/ada"))
+    await asyncio.sleep(0.15)
+    broker.services.drain.begin()
+    problem = await fail(broker, "sandbox/bob")
+    assert (problem["status"], problem["code"], problem["retry_after"]) == (503, "overloaded", 1)
+    assert (await asking)["generation"] == 2
+    assert await broker.services.refresher.refresh_due(within=timedelta(hours=1)) == Tally()
+    assert (await broker.http.get("/health-check/ready")).status_code == 503
+
+
+async def test_a_failed_try_is_the_last_once_the_replica_is_leaving(broker: Broker, sandbox: Sandbox) -> None:
+    await broker.put("keeps/ada", bring(sandbox.grant("ada")))
+    sandbox.control(faults=[{"kind": "hang", "seconds": 0.3, "times": -1}])
+    asking = asyncio.create_task(fail(broker, "keeps/ada"))
+    await asyncio.sleep(0.1)
+    broker.services.drain.begin()
+    assert (await asking)["code"] == "provider_unavailable"
+    assert sandbox.report()["hits"]["token"] == 1
 
 
 _TERMINATE = (

@@ -298,7 +298,7 @@ def test_an_attempt_that_left_no_reason_may_be_tried_again(stored: dict[str, Any
 )
 def test_a_held_token_says_when_it_is_tried_again(takeover_at: datetime | None, seconds: int) -> None:
     error = held(takeover_at=takeover_at).held_back(NOW)
-    assert (error.retry_after, error.sent) == (seconds, Sent.NOT_SENT)
+    assert (error.retry_after, error.sent) == (seconds, Sent.UNKNOWN)
     assert error.provider_code == "refresh_outcome_unknown"
 
 
