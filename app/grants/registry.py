@@ -16,9 +16,8 @@ from app.clock import Clock
 from app.db import Database, DatabaseUnavailable, Tx
 from app.errors import Conflict, GrantNotFound, UpstreamError
 from app.grants import attempt_store, store
-from app.grants.grant import Grant, GrantKey, Status, fingerprint, not_found
-from app.grants.imported import KEEP, Import, Keep
-from app.grants.schedule import refresh_margin
+from app.grants.grant import Grant, GrantKey, fingerprint, not_found
+from app.grants.imported import KEEP, Import, Keep, lineage_columns
 from app.grants.sealing import open_access_token, open_refresh_token, seal_tokens
 from app.grants.waiting import Waiting
 from app.ids import uuid7
@@ -95,6 +94,7 @@ class GrantRegistry:
             refresh_token=tokens.refresh_token or kept,
             expires_at=expires_at,
             refresh_expires_in=tokens.refresh_expires_in,
+            issued_ttl_seconds=tokens.expires_in,
             scope=tokens.scope if tokens.scope is not None else " ".join(scopes),
         )
         grant, _ = await self.put(key, brought, actor="user")
@@ -144,7 +144,9 @@ class GrantRegistry:
             if tokens.refresh_token is not KEEP and refresh_token is not None:
                 await self._require_unspent(tx, client, key, present, refresh_token)
             self._require_not_being_spent(client, present, refresh_token, now)
-            columns = self._columns(client, tokens, present, refresh_token, now)
+            columns = lineage_columns(
+                client, tokens, present, refresh_token, now=now, minimum_margin=self._margin
+            )
             if present is None:
                 grant = await self._add(tx, key, tokens, refresh_token, columns, now)
             else:
@@ -192,35 +194,6 @@ class GrantRegistry:
             raise present.held_back(now)
         if present.is_refreshing(now):
             raise _RefreshUnderWay(present)
-
-    def _columns(
-        self,
-        client: OAuthClient,
-        tokens: Import,
-        present: Grant | None,
-        refresh_token: str | None,
-        now: datetime,
-    ) -> dict[str, Any]:
-        expires_at = tokens.expires_at
-        if tokens.access_token is None:
-            expires_at = now  # a refresh token alone: the access token is still to be fetched
-        elif expires_at is None and client.provider.access_token.lifetime_seconds is not None:
-            expires_at = now + timedelta(seconds=client.provider.access_token.lifetime_seconds)
-        next_refresh_at = None
-        if expires_at is not None and refresh_token is not None:
-            next_refresh_at = expires_at - refresh_margin(
-                max(expires_at - now, timedelta(0)), minimum=self._margin
-            )
-        return {
-            "lineage_id": uuid7(now),
-            "status": Status.ACTIVE,
-            "reconnect_reason": None,
-            "scope": tokens.scope,
-            "expires_at": expires_at,
-            "next_refresh_at": next_refresh_at,
-            "issued_ttl_seconds": None,
-            "refresh_expires_at": _refresh_expiry(client, tokens, present, refresh_token, now),
-        }
 
     async def _add(
         self,
@@ -281,15 +254,3 @@ class GrantRegistry:
     async def _announce(self, grant: Grant) -> None:
         with suppress(DatabaseUnavailable):
             await self._db.notify(GRANT_CHANGED, str(grant.id))
-
-
-def _refresh_expiry(
-    client: OAuthClient, tokens: Import, present: Grant | None, refresh_token: str | None, now: datetime
-) -> datetime | None:
-    """When the refresh token ends: one that is kept does not begin anew."""
-    if refresh_token is None:
-        return None
-    if present is not None and fingerprint(refresh_token) == present.refresh_fingerprint:
-        return present.refresh_expires_at
-    lifetime = tokens.refresh_expires_in or client.provider.refresh_token.absolute_lifetime_seconds
-    return None if lifetime is None else now + timedelta(seconds=lifetime)
