@@ -61,7 +61,7 @@ grants = Table(
     _time("expires_at"),  # null: never expires
     Column(
         "issued_ttl_seconds", DOUBLE_PRECISION
-    ),  # what the last set had left when it was committed; null after imports
+    ),  # what the last refresh had left when it was committed; null before
     _time("refresh_expires_at"),
     _time("next_refresh_at"),
     # The claim of the refresh that is running or whose outcome is unknown.

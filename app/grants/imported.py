@@ -30,7 +30,6 @@ class Import:
     refresh_token: str | Keep | None = field(default=KEEP, repr=False)
     expires_at: datetime | None = None
     refresh_expires_in: int | None = None
-    issued_ttl_seconds: float | None = None  # known of tokens that the provider has just issued
     scope: str | None = None
     metadata: Mapping[str, Any] | None = None
 
@@ -62,7 +61,7 @@ def lineage_columns(
         "scope": tokens.scope,
         "expires_at": expires_at,
         "next_refresh_at": next_refresh_at,
-        "issued_ttl_seconds": tokens.issued_ttl_seconds,
+        "issued_ttl_seconds": None,  # of refreshes only: a `min_ttl` beyond it is worth one refresh
         "refresh_expires_at": _refresh_expiry(client, tokens, present, refresh_token, now),
     }
 

@@ -94,7 +94,6 @@ class GrantRegistry:
             refresh_token=tokens.refresh_token or kept,
             expires_at=expires_at,
             refresh_expires_in=tokens.refresh_expires_in,
-            issued_ttl_seconds=tokens.expires_in,
             scope=tokens.scope if tokens.scope is not None else " ".join(scopes),
         )
         grant, _ = await self.put(key, brought, actor="user")

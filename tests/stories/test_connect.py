@@ -676,13 +676,3 @@ async def test_old_attempts_are_swept_away(broker: Broker, database_url: str) ->
         assert await connection.fetchval("SELECT count(*) FROM authorization_requests") == 1
     finally:
         await connection.close()
-
-
-async def test_a_token_just_issued_is_not_refreshed_for_a_min_ttl_that_the_provider_never_issues(
-    broker: Broker, browser: Browser, sandbox: Sandbox
-) -> None:
-    sandbox.control(settings={"access_ttl": 20.0})
-    await browser.connect((await begin(broker))["authorization_url"])
-    answer = await broker.token("sandbox/ada")
-    assert (answer["refreshed"], answer["degraded"]) == (False, "min_ttl_unavailable")
-    assert sandbox.report()["refreshes"] == 0
