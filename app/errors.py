@@ -5,7 +5,7 @@ code, a secret or text that came from upstream.
 
     BrokerError
       InvalidRequest  ValidationFailed  Unauthenticated  Forbidden  UnknownProvider  GrantNotFound
-      ReconnectRequired  InsufficientScope  Conflict  RateLimited  Overloaded  RefreshTimeout
+      NotFound  ReconnectRequired  InsufficientScope  Conflict  RateLimited  Overloaded  RefreshTimeout
       UpstreamError                       something at the provider, or between it and us
         ProviderRejectedClient            our registration is wrong
         ProviderError                     an unusable answer
@@ -124,6 +124,12 @@ class ReconnectRequired(BrokerError):
 
 class InsufficientScope(BrokerError):
     code = "insufficient_scope"
+
+
+class NotFound(BrokerError):
+    """Something other than a grant or a provider is not there."""
+
+    code = "not_found"
 
 
 class Conflict(BrokerError):

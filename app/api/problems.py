@@ -13,7 +13,14 @@ from starlette.exceptions import HTTPException
 
 from app.api.deps import services_of
 from app.connect.request import Wish
-from app.errors import BrokerError, InvalidRequest, ReconnectRequired, UpstreamError, ValidationFailed
+from app.errors import (
+    BrokerError,
+    InvalidRequest,
+    NotFound,
+    ReconnectRequired,
+    UpstreamError,
+    ValidationFailed,
+)
 from app.telemetry import current_request_id
 
 MEDIA_TYPE = "application/problem+json"
@@ -24,7 +31,7 @@ STATUSES: Mapping[str, tuple[int, str]] = {
     "forbidden": (403, "The API key does not allow this"),
     "unknown_provider": (404, "Unknown provider"),
     "grant_not_found": (404, "No such connection"),
-    "not_found": (404, "No such page"),
+    "not_found": (404, "There is nothing here"),
     "method_not_allowed": (405, "The method is not supported here"),
     "reconnect_required": (409, "The account has to be connected again"),
     "insufficient_scope": (409, "The connection lacks a permission"),
@@ -166,10 +173,6 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     return _answer(request, ValidationFailed(f"The request is not valid. {sentence}", fields=fields))
 
 
-class _NoSuchRoute(BrokerError):
-    code = "not_found"
-
-
 class _NoSuchMethod(BrokerError):
     code = "method_not_allowed"
 
@@ -179,7 +182,7 @@ class _BodyTooLarge(BrokerError):
 
 
 _FRAMEWORK_ERRORS: Mapping[int, BrokerError] = {
-    404: _NoSuchRoute("There is nothing at this address. The routes are described at /docs."),
+    404: NotFound("There is nothing at this address. The routes are described at /docs."),
     405: _NoSuchMethod("This address has no such method. The routes are described at /docs."),
     413: _BodyTooLarge("The request body is larger than the 1 MiB that this service takes."),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from cachetools import TTLCache
 
@@ -15,7 +16,7 @@ from app.consumers import store
 from app.consumers.consumer import ApiKey, Consumer, Scope, new_key, split_key
 from app.consumers.store import ListedKey
 from app.db import Database
-from app.errors import Unauthenticated, ValidationFailed
+from app.errors import Conflict, NotFound, Unauthenticated, ValidationFailed
 from app.ids import uuid7
 from app.telemetry import logger
 
@@ -105,11 +106,55 @@ class Authenticator:
             await audit.record(tx, AuditEvent("key.created", actor, details=details), now=self._clock.now())
         return key
 
-    async def revoke_key(self, key_id: str, *, actor: str) -> bool:
-        """Whether there was such a key in force. It is refused everywhere within a second."""
+    async def create_consumer(
+        self,
+        *,
+        name: str,
+        scopes: Sequence[Scope],
+        providers: Sequence[str] | None,
+        users: Sequence[str] | None,
+        actor: str,
+    ) -> Consumer:
+        """A new service that may call us, still without a key. Raises Conflict where the name is taken."""
+        consumer_id = uuid7(self._clock.now())
+        async with self._db.begin() as tx:
+            if not await store.add_consumer(
+                tx, consumer_id=consumer_id, name=name, scopes=scopes, providers=providers, users=users
+            ):
+                raise Conflict(f"There is a consumer called {name!r} already.")
+            event = AuditEvent("consumer.created", actor, details={"consumer": name, "scopes": list(scopes)})
+            await audit.record(tx, event, now=self._clock.now())
+        return Consumer(
+            consumer_id,
+            name,
+            frozenset(scopes),
+            None if providers is None else frozenset(providers),
+            None if users is None else tuple(users),
+        )
+
+    async def issue_key(self, consumer_id: UUID, *, expires_at: datetime | None, actor: str) -> str:
+        """One more key for the consumer. Raises NotFound where there is none."""
+        key = new_key()
+        key_id, secret = _parts(key)
+        async with self._db.begin() as tx:
+            consumer = await store.find_consumer_by_id(tx, consumer_id)
+            if consumer is None:
+                raise NotFound("There is no consumer with this id.")
+            await store.add_key(
+                tx, key_id=key_id, secret=secret, consumer_id=consumer_id, expires_at=expires_at
+            )
+            event = AuditEvent("key.created", actor, details={"key_id": key_id, "consumer": consumer.name})
+            await audit.record(tx, event, now=self._clock.now())
+        return key
+
+    async def revoke_key(self, key_id: str, *, consumer_id: UUID | None = None, actor: str) -> bool:
+        """Whether there was such a key in force, of that consumer if one is named.
+
+        It is refused everywhere within a second.
+        """
         self._known.pop(key_id, None)
         async with self._db.begin() as tx:
-            revoked = await store.revoke_key(tx, key_id)
+            revoked = await store.revoke_key(tx, key_id, consumer_id=consumer_id)
             if revoked:
                 event = AuditEvent("key.revoked", actor, details={"key_id": key_id})
                 await audit.record(tx, event, now=self._clock.now())

@@ -79,6 +79,30 @@ async def ensure_consumer(
     return found
 
 
+async def add_consumer(
+    tx: Tx,
+    *,
+    consumer_id: UUID,
+    name: str,
+    scopes: Sequence[str],
+    providers: Sequence[str] | None,
+    users: Sequence[str] | None,
+) -> bool:
+    """A new consumer; False where there is one of that name already."""
+    query = (
+        upsert(consumers)
+        .values(id=consumer_id, name=name, scopes=list(scopes), providers=providers, users=users)
+        .on_conflict_do_nothing()
+        .returning(consumers.c.id)
+    )
+    return (await tx.execute(query)).one_or_none() is not None
+
+
+async def find_consumer_by_id(tx: Tx, consumer_id: UUID) -> Consumer | None:
+    row = (await tx.execute(select(consumers).where(consumers.c.id == consumer_id))).one_or_none()
+    return None if row is None else _consumer(row.id, row)
+
+
 async def add_key(
     tx: Tx, *, key_id: str, secret: str, consumer_id: UUID, expires_at: datetime | None = None
 ) -> bool:
@@ -92,9 +116,11 @@ async def add_key(
     return (await tx.execute(query)).one_or_none() is not None
 
 
-async def revoke_key(tx: Tx, key_id: str) -> bool:
-    """Whether there was such a key in force."""
+async def revoke_key(tx: Tx, key_id: str, *, consumer_id: UUID | None = None) -> bool:
+    """Whether there was such a key in force, of that consumer if one is named."""
     query = update(api_keys).where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
+    if consumer_id is not None:
+        query = query.where(api_keys.c.consumer_id == consumer_id)
     result = await tx.execute(query.values(revoked_at=func.clock_timestamp()).returning(api_keys.c.id))
     return result.one_or_none() is not None
 

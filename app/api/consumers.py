@@ -1,0 +1,92 @@
+"""`/consumers`: the services that may call, and their keys."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Response
+from pydantic import AwareDatetime, BaseModel, Field
+
+from app.api.deps import Body, OpaqueName, Use, consumer_with
+from app.api.problems import responses
+from app.consumers.consumer import Consumer, Scope
+from app.errors import NotFound
+
+router = APIRouter(tags=["Consumers"])
+
+Admin = Annotated[Consumer, Depends(consumer_with(Scope.ADMIN))]
+ConsumerPath = Annotated[UUID, Path(description="The `id` of a consumer.")]
+
+
+class ConsumerBody(Body):
+    """A service of yours, and what its keys may do."""
+
+    name: OpaqueName = Field(examples=["reports"])
+    scopes: list[Scope] = Field(min_length=1)
+    providers: list[OpaqueName] | None = Field(default=None, max_length=500, description="Left out: all.")
+    users: list[OpaqueName] | None = Field(
+        default=None,
+        max_length=500,
+        description="Exact names, or `prefix*`; left out: all.",
+        examples=[["acme-*"]],
+    )
+
+
+class ConsumerAnswer(BaseModel):
+    id: UUID
+    name: str
+    scopes: list[Scope]
+    providers: list[str] | None
+    users: list[str] | None
+
+
+class KeyBody(Body):
+    expires_at: AwareDatetime | None = Field(default=None, description="Left out: no end.")
+
+
+class KeyAnswer(BaseModel):
+    id: str = Field(description="What revokes it.")
+    key: str = Field(description="Shown this once.")
+
+
+@router.post("/consumers", status_code=201, summary="Add a consumer", responses=responses("conflict"))
+async def create_consumer(body: ConsumerBody, services: Use, admin: Admin) -> ConsumerAnswer:
+    """A service that may call, still without a key."""
+    consumer = await services.authenticator.create_consumer(
+        name=body.name, scopes=body.scopes, providers=body.providers, users=body.users, actor=admin.name
+    )
+    return ConsumerAnswer(
+        id=consumer.id, name=consumer.name, scopes=body.scopes, providers=body.providers, users=body.users
+    )
+
+
+@router.post(
+    "/consumers/{consumer_id}/keys", status_code=201, summary="Make a key", responses=responses("not_found")
+)
+async def create_key(
+    consumer_id: ConsumerPath, services: Use, admin: Admin, response: Response, body: KeyBody | None = None
+) -> KeyAnswer:
+    """One more key; those before stay in force, so that they can be replaced without a gap."""
+    response.headers["Cache-Control"] = "no-store"
+    expires_at = None if body is None else body.expires_at
+    key = await services.authenticator.issue_key(consumer_id, expires_at=expires_at, actor=admin.name)
+    return KeyAnswer(id=key.split("_")[1], key=key)
+
+
+@router.delete(
+    "/consumers/{consumer_id}/keys/{key_id}",
+    status_code=204,
+    summary="Revoke a key",
+    responses=responses("not_found"),
+)
+async def delete_key(
+    consumer_id: ConsumerPath,
+    key_id: Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="The `id` of a key.")],
+    services: Use,
+    admin: Admin,
+) -> None:
+    """Ends a key, on all replicas within two seconds."""
+    revoked = await services.authenticator.revoke_key(key_id, consumer_id=consumer_id, actor=admin.name)
+    if not revoked:
+        raise NotFound("This consumer has no such key in force.")
