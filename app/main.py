@@ -29,6 +29,7 @@ from app.drain import Drain
 from app.errors import ConfigurationError
 from app.grants.ledger import Ledger
 from app.grants.protocol import Limits, RefreshProtocol
+from app.grants.queue import Queue
 from app.grants.reading import GrantReader
 from app.grants.refresh import Refresher
 from app.grants.registry import GrantRegistry
@@ -150,7 +151,9 @@ def build(
         replica=replica, limits=limits, backoff=backoff,
     )  # fmt: skip
     waiting = Waiting(db, listener, clock)
-    refresher = Refresher(db, vault, protocol, waiting, drain, clock, concurrency=read.refresh_concurrency)
+    refresher = Refresher(
+        db, vault, protocol, waiting, drain, Queue(), clock, concurrency=read.refresh_concurrency
+    )
     registry = GrantRegistry(db, vault, endpoints, clients, waiting, clock, margin=read.margin)
     interval = timedelta(seconds=read.refresh_interval_seconds)
     tickets = Tickets(vault, clock, base_url=read.base_url)

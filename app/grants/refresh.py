@@ -31,11 +31,12 @@ from app.grants import attempt_store, refresh_store, store
 from app.grants.flights import Flights
 from app.grants.grant import Grant, GrantKey, Trigger, not_found
 from app.grants.protocol import RefreshProtocol
+from app.grants.queue import Queue
 from app.grants.schedule import Outlook, Tally
 from app.grants.sealing import open_access_token
 from app.grants.token import Degraded, Need, Token
 from app.grants.waiting import Waiting
-from app.telemetry import WAITERS, logger
+from app.telemetry import logger
 from app.vault.vault import Vault
 
 log = logger(__name__)
@@ -55,6 +56,7 @@ class Refresher:
         protocol: RefreshProtocol,
         waiting: Waiting,
         drain: Drain,
+        queue: Queue,
         clock: Clock,
         *,
         concurrency: int,
@@ -67,6 +69,7 @@ class Refresher:
         self._concurrency = concurrency
         self._drain = drain
         self._flights = Flights(drain)
+        self._queue = queue
 
     async def fresh(
         self,
@@ -157,21 +160,19 @@ class Refresher:
         grant.require_refreshable()
         if grant.is_held(now := self._clock.now()):
             raise grant.held_back(now)
-        flight = self._flight(grant, trigger)
-        WAITERS.inc()
-        try:
-            async with asyncio.timeout(wait.total_seconds()):
-                return await asyncio.shield(flight)
-        except TimeoutError:
-            raise RefreshTimeout(
-                f"Renewing the access to {grant.key.provider} takes longer than you wanted to wait. It goes on.",
-                provider=grant.key.provider,
-                user_id=grant.key.user_id,
-                grant_id=grant.id,
-                retry_after=1,
-            ) from None
-        finally:
-            WAITERS.dec()
+        with self._queue.place(grant.id):
+            flight = self._flight(grant, trigger)
+            try:
+                async with asyncio.timeout(wait.total_seconds()):
+                    return await asyncio.shield(flight)
+            except TimeoutError:
+                raise RefreshTimeout(
+                    f"Renewing the access to {grant.key.provider} takes longer than you wanted to wait. It goes on.",
+                    provider=grant.key.provider,
+                    user_id=grant.key.user_id,
+                    grant_id=grant.id,
+                    retry_after=1,
+                ) from None
 
     def _flight(self, grant: Grant, trigger: Trigger) -> asyncio.Task[Grant]:
         """This process's one refresh of that generation."""

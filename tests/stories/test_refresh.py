@@ -12,6 +12,7 @@ from urllib.parse import quote
 import asyncpg
 import pytest
 
+from app.grants.queue import Queue
 from app.grants.schedule import Tally
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
@@ -481,6 +482,20 @@ async def test_a_failed_try_is_the_last_once_the_replica_is_leaving(broker: Brok
     broker.services.drain.begin()
     assert (await asking)["code"] == "provider_unavailable"
     assert sandbox.report()["hits"]["token"] == 1
+
+
+async def test_one_waiter_too_many_is_told_to_come_back(
+    database_url: str, providers_dir: Path, tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.main.Queue", lambda: Queue(per_grant=5, per_replica=100))
+    settings = settings_for(database_url, providers_dir, data_dir=tmp_path / "var")
+    async with Broker.running(settings) as broker:
+        await broker.put("sandbox/ada", bring(sandbox.grant("ada")))
+        sandbox.control(settings={"delay": 0.5})
+        answers = await asyncio.gather(*(broker.http.get("/tokens/sandbox/ada") for _ in range(8)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 5 + [503] * 3
+    refused = next(answer for answer in answers if answer.status_code == 503)
+    assert (refused.json()["code"], refused.headers["retry-after"]) == ("overloaded", "1")
 
 
 _TERMINATE = (
