@@ -33,6 +33,7 @@ from app.grants.queue import Queue
 from app.grants.reading import GrantReader
 from app.grants.refresh import Refresher
 from app.grants.registry import GrantRegistry
+from app.grants.validate import Validator
 from app.grants.waiting import Waiting
 from app.jobs import Timetable
 from app.listener import Listener
@@ -166,6 +167,7 @@ def build(
         refresher=refresher,
         registry=registry,
         reader=GrantReader(db),
+        validator=Validator(db, vault, endpoints, clients, clock),
         connector=connector,
         tickets=tickets,
         clients=clients,

@@ -26,6 +26,7 @@ from app.grants.grant import DEFAULT_ACCOUNT, GrantKey
 from app.grants.reading import GrantReader
 from app.grants.refresh import Refresher
 from app.grants.registry import GrantRegistry
+from app.grants.validate import Validator
 from app.jobs import Timetable
 from app.oauth.client import OAuthClients
 from app.resilience import Breakers
@@ -42,6 +43,7 @@ class Services:
     refresher: Refresher
     registry: GrantRegistry
     reader: GrantReader
+    validator: Validator
     connector: Connector
     tickets: Tickets
     clients: OAuthClients

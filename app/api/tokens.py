@@ -16,6 +16,7 @@ from app.consumers.consumer import Consumer, Scope
 from app.errors import BrokerError
 from app.grants.grant import DEFAULT_ACCOUNT, GrantKey, not_found
 from app.grants.token import Degraded, Need, Token
+from app.grants.validate import CheckedBy
 
 router = APIRouter(tags=["Tokens"])
 
@@ -161,6 +162,26 @@ async def refresh_token(
     _require_visible(services, consumer, key)
     token = await services.refresher.force(key, generation=wanted.generation, wait=timedelta(seconds=wait))
     return _answer(token, services, response)
+
+
+class ValidationAnswer(BaseModel):
+    valid: bool | None = Field(description="Null: the provider was asked and did not tell.")
+    checked_by: CheckedBy = Field(description="`expiry`: the provider has no way to be asked.")
+    checked_at: datetime
+
+
+@router.post(
+    "/tokens/{provider}/{user_id}/validate",
+    summary="Ask the provider whether the token works",
+    responses=responses("unknown_provider", "grant_not_found"),
+)
+async def validate_token(
+    key: Key, services: Use, consumer: Annotated[Consumer, Depends(consumer_with(Scope.TOKENS_READ))]
+) -> ValidationAnswer:
+    """Introspection (RFC 7662) where the provider has it, else userinfo, else the stored expiry. Refreshes nothing."""
+    _require_visible(services, consumer, key)
+    found = await services.validator.validate(key)
+    return ValidationAnswer(valid=found.valid, checked_by=found.checked_by, checked_at=found.checked_at)
 
 
 def _require_visible(services: Services, consumer: Consumer, key: GrantKey) -> None:

@@ -105,6 +105,11 @@ async def replace(tx: Tx, grant_id: UUID, values: Mapping[str, Any]) -> Grant:
     return to_grant((await tx.execute(query)).one()._mapping)
 
 
+async def note_validation(tx: Tx, grant_id: UUID) -> None:
+    """Remembers that the provider was asked just now."""
+    await tx.execute(update(grants).where(grants.c.id == grant_id).values(last_validated_at=clock()))
+
+
 async def revoke(tx: Tx, grant_id: UUID) -> None:
     """Leaves a tombstone without secrets."""
     await tx.execute(

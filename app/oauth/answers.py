@@ -95,6 +95,19 @@ def parse_revocation_answer(client: OAuthClient, answer: HttpAnswer) -> bool:
     )
 
 
+def parse_introspection_answer(answer: HttpAnswer) -> bool | None:
+    """Whether the token is active (RFC 7662 section 2.2); None where the answer does not say."""
+    active = _json_object(answer.body).get("active")
+    return active if answer.status == 200 and isinstance(active, bool) else None
+
+
+def parse_userinfo_answer(answer: HttpAnswer) -> bool | None:
+    """Whether the token is accepted (RFC 6750 section 3.1); None where the answer does not say."""
+    if answer.status == 401:
+        return False
+    return True if answer.status == 200 else None
+
+
 def _json_object(body: bytes) -> dict[str, Any]:
     """The body as a JSON object; an empty one for anything else."""
     try:

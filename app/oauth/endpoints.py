@@ -16,9 +16,23 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from app.errors import Category, ProviderError, ProviderUnavailable, Sent
-from app.oauth.answers import HttpAnswer, TokenSet, parse_revocation_answer, parse_token_answer
+from app.oauth.answers import (
+    HttpAnswer,
+    TokenSet,
+    parse_introspection_answer,
+    parse_revocation_answer,
+    parse_token_answer,
+    parse_userinfo_answer,
+)
 from app.oauth.client import OAuthClient
-from app.oauth.messages import HttpRequest, code_request, refresh_request, revocation_request
+from app.oauth.messages import (
+    HttpRequest,
+    code_request,
+    introspection_request,
+    refresh_request,
+    revocation_request,
+    userinfo_request,
+)
 
 MAX_ANSWER_BYTES = 64 * 1024
 CONNECT_SECONDS = 2.0
@@ -50,13 +64,13 @@ class TokenEndpoints:
     ) -> TokenSet:
         """RFC 6749 section 4.1.3. May not be repeated: a code works once. Raises UpstreamError."""
         request = code_request(client, code=code, redirect_uri=redirect_uri, code_verifier=code_verifier)
-        return parse_token_answer(client, await self._post(client, request))
+        return parse_token_answer(client, await self._send(client, request))
 
     async def refresh(self, client: OAuthClient, *, refresh_token: str) -> TokenSet:
         """RFC 6749 section 6. Where the provider rotates strictly it may be repeated only after `Sent.NOT_SENT`
         or `Sent.ANSWERED`. Raises UpstreamError."""
         return parse_token_answer(
-            client, await self._post(client, refresh_request(client, refresh_token=refresh_token))
+            client, await self._send(client, refresh_request(client, refresh_token=refresh_token))
         )
 
     async def revoke(self, client: OAuthClient, *, token: str, hint: str) -> bool | None:
@@ -64,12 +78,23 @@ class TokenEndpoints:
         request = revocation_request(client, token=token, hint=hint)
         if request is None:
             return None
-        return parse_revocation_answer(client, await self._post(client, request))
+        return parse_revocation_answer(client, await self._send(client, request))
+
+    async def introspect(self, client: OAuthClient, *, access_token: str) -> bool | None:
+        """Whether the token is active; None where the provider does not tell. May be repeated. Raises UpstreamError."""
+        request = introspection_request(client, access_token=access_token)
+        return None if request is None else parse_introspection_answer(await self._send(client, request))
+
+    async def userinfo(self, client: OAuthClient, *, access_token: str) -> bool | None:
+        """Whether the userinfo endpoint accepts the token; None where it does not tell. May be repeated. Raises
+        UpstreamError."""
+        request = userinfo_request(client, access_token=access_token)
+        return None if request is None else parse_userinfo_answer(await self._send(client, request))
 
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def _post(self, client: OAuthClient, request: HttpRequest) -> HttpAnswer:
+    async def _send(self, client: OAuthClient, request: HttpRequest) -> HttpAnswer:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 return await self._exchange(client, request)
@@ -85,7 +110,7 @@ class TokenEndpoints:
 
     async def _exchange(self, client: OAuthClient, request: HttpRequest) -> HttpAnswer:
         async with self._http.stream(
-            "POST", request.url, headers=dict(request.headers), content=request.body
+            request.method, request.url, headers=dict(request.headers), content=request.body
         ) as response:
             headers = {name.lower(): value for name, value in response.headers.items()}
             body = bytearray()

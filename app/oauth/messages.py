@@ -16,11 +16,12 @@ from app.oauth.client import OAuthClient
 
 @dataclass(frozen=True)
 class HttpRequest:
-    """A POST to one of a provider's endpoints. `secret` says what of it must never be logged: the body."""
+    """A request to one of a provider's endpoints. `secret` says what of it must never be logged: the body."""
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    method: str = "POST"
 
 
 def new_verifier() -> str:
@@ -94,6 +95,26 @@ def revocation_request(client: OAuthClient, *, token: str, hint: str) -> HttpReq
     """A revocation (RFC 7009 section 2.1), or None where the provider has no such endpoint."""
     url = client.provider.revocation_url
     return None if url is None else _request(client, url, {"token": token, "token_type_hint": hint})
+
+
+def introspection_request(client: OAuthClient, *, access_token: str) -> HttpRequest | None:
+    """Whether a token is active (RFC 7662 section 2.1); None where the provider cannot be asked so."""
+    url = client.provider.introspection_url
+    fields = {"token": access_token, "token_type_hint": "access_token"}
+    return None if url is None else _request(client, url, fields)
+
+
+def userinfo_request(client: OAuthClient, *, access_token: str) -> HttpRequest | None:
+    """Who the token is of, which only a valid one tells (OpenID Connect Core section 5.3.1, RFC 6750 section 2.1)."""
+    url = client.provider.userinfo_url
+    if url is None:
+        return None
+    headers = {
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "Authorization": f"Bearer {access_token}",
+    }
+    return HttpRequest(client.provider.resolve(url, client.variables), headers, b"", method="GET")
 
 
 def _request(client: OAuthClient, url: str, fields: Mapping[str, str]) -> HttpRequest:
