@@ -6,9 +6,9 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Response
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
-from app.api.deps import Body, OpaqueName, Use, consumer_with
+from app.api.deps import Body, Moment, OpaqueName, Use, consumer_with
 from app.api.problems import responses
 from app.consumers.consumer import Consumer, Scope
 from app.errors import NotFound
@@ -42,7 +42,7 @@ class ConsumerAnswer(BaseModel):
 
 
 class KeyBody(Body):
-    expires_at: AwareDatetime | None = Field(default=None, description="Left out: no end.")
+    expires_at: Moment | None = Field(default=None, description="Left out: no end.")
 
 
 class KeyAnswer(BaseModel):

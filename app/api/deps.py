@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, cast
 from urllib.parse import unquote_to_bytes
 
 from fastapi import Depends, Path, Query, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from app.clock import Clock
 from app.connect.connect import Connector
@@ -33,6 +42,8 @@ from app.resilience import Breakers
 from app.vault.vault import Vault
 
 MAX_DEPTH = 32
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:")
+_EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -117,6 +128,22 @@ def _opaque(name: str) -> str:
 
 
 OpaqueName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_opaque)]
+
+
+def _rfc3339(given: object) -> object:
+    """pydantic takes numbers, too, for times since 1970, and that is not what this API speaks."""
+    if isinstance(given, datetime) or (isinstance(given, str) and _RFC3339.match(given)):
+        return given
+    raise ValueError("must be a time such as 2026-11-22T10:00:00Z (RFC 3339)")
+
+
+def _plausible(moment: datetime) -> datetime:
+    if not _EARLIEST <= moment <= _LATEST:
+        raise ValueError(f"must lie between {_EARLIEST:%Y-%m-%d} and {_LATEST:%Y-%m-%d}")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_plausible)]
 
 ProviderPath = Annotated[
     str,

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from app.api.answers import CursorQuery, GrantAnswer, LimitQuery, Page, describe, page, read_cursor
-from app.api.deps import OpaqueName, Services, Use, consumer_with
+from app.api.deps import Moment, OpaqueName, Services, Use, consumer_with
 from app.api.problems import responses
 from app.consumers.consumer import Consumer, Scope
 from app.grants.grant import Grant
@@ -46,9 +46,7 @@ async def list_grants(
     status: Annotated[
         Literal["active", "reconnect_required"] | None, Query(description="Those in this state.")
     ] = None,
-    expires_before: Annotated[
-        AwareDatetime | None, Query(description="Those whose token ends before.")
-    ] = None,
+    expires_before: Annotated[Moment | None, Query(description="Those whose token ends before.")] = None,
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> Page[GrantAnswer]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, Header, Response
-from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from app.api.answers import GrantAnswer, describe
-from app.api.deps import Body, Key, OpaqueName, Use, consumer_with, with_account
+from app.api.deps import Body, Key, Moment, OpaqueName, Use, consumer_with, with_account
 from app.api.problems import responses
 from app.consumers.consumer import Consumer, Scope
 from app.errors import InvalidRequest
@@ -21,13 +21,6 @@ router = APIRouter(tags=["Grants"])
 
 _TOKEN_PATTERN = r"^[\x20-\x7e]+$"  # RFC 6749 appendix A.12
 _METADATA_ENTRIES = 64
-_EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
-
-
-def _plausible(moment: datetime) -> datetime:
-    if not _EARLIEST <= moment <= _LATEST:
-        raise ValueError(f"must lie between {_EARLIEST:%Y-%m-%d} and {_LATEST:%Y-%m-%d}")
-    return moment
 
 
 class GrantBody(Body):
@@ -36,11 +29,13 @@ class GrantBody(Body):
     account: OpaqueName = DEFAULT_ACCOUNT
     access_token: str | None = Field(default=None, min_length=1, max_length=16384, pattern=_TOKEN_PATTERN)
     refresh_token: str | None = Field(default=None, min_length=1, max_length=16384, pattern=_TOKEN_PATTERN)
-    expires_at: Annotated[AwareDatetime, AfterValidator(_plausible)] | None = Field(
-        default=None, description="When the access token ends."
-    )
+    expires_at: Moment | None = Field(default=None, description="When the access token ends.")
     expires_in: int | None = Field(
-        default=None, ge=0, le=10 * 366 * 86400, description="The same in seconds from now; give one of both."
+        default=None,
+        ge=0,
+        le=10 * 366 * 86400,
+        strict=True,
+        description="The same in seconds from now; give one of both.",
     )
     scope: str | None = Field(default=None, max_length=8192, description="Space-separated.")
     metadata: dict[str, Any] | None = Field(default=None, max_length=_METADATA_ENTRIES)
@@ -65,7 +60,7 @@ class Deleted(BaseModel):
     summary="Import or replace a grant",
     responses={
         201: {"model": GrantAnswer, "description": "It is new."},
-        **responses("invalid_request", "unknown_provider", "conflict"),
+        **responses("unknown_provider", "conflict"),
     },
 )
 async def put_grant(

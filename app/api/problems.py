@@ -86,7 +86,8 @@ class Problem(BaseModel):
 def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's `responses` for a route that answers these codes besides those that every route may answer."""
     by_status: dict[int | str, list[str]] = {}
-    for code in ("unauthenticated", "forbidden", "validation_failed", "overloaded", *codes):
+    everywhere = ("invalid_request", "unauthenticated", "forbidden", "validation_failed", "overloaded")
+    for code in dict.fromkeys((*everywhere, *codes)):
         by_status.setdefault(STATUSES[code][0], []).append(code)
     return {
         status: {

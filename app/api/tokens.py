@@ -21,7 +21,6 @@ from app.grants.validate import CheckedBy
 router = APIRouter(tags=["Tokens"])
 
 _FAILURES = responses(
-    "invalid_request",
     "unknown_provider",
     "grant_not_found",
     "reconnect_required",
@@ -56,6 +55,7 @@ class RefreshBody(Body):
     generation: int | None = Field(
         default=None,
         ge=1,
+        strict=True,
         description="Of the token that a resource server refused: refreshed only if it is still the present one.",
     )
     reason: str | None = Field(default=None, max_length=200, description="For the logs.")
@@ -65,7 +65,7 @@ class BatchItem(Body):
     provider: str = Field(max_length=63, examples=["google"])
     user_id: OpaqueName
     account: OpaqueName = DEFAULT_ACCOUNT
-    min_ttl: int = Field(default=60, ge=0, le=86400)
+    min_ttl: int = Field(default=60, ge=0, le=86400, strict=True)
     scope: str = Field(default="", max_length=4096)
 
 
@@ -87,7 +87,7 @@ class BatchAnswer(BaseModel):
     items: list[BatchToken | BatchProblem] = Field(description="In the order of the request.")
 
 
-@router.post("/tokens/batch", summary="Fetch many tokens", responses=responses("invalid_request"))
+@router.post("/tokens/batch", summary="Fetch many tokens", responses=responses())
 async def get_tokens(
     body: BatchBody,
     request: Request,

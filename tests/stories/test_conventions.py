@@ -436,3 +436,12 @@ async def test_the_document_says_which_answers_hold_what_is_sent(
     sent = {"TokenAnswer": token, "GrantAnswer": grant, "AuthorizeAnswer": begun, "Deleted": deleted}
     for name, body in sent.items():
         assert body.keys() == schemas[name]["properties"].keys()
+
+
+async def test_a_number_is_no_time(broker: Broker) -> None:
+    listed = await broker.http.get("/grants", params={"expires_before": "0.5"})
+    brought = await broker.http.put(
+        "/grants/sandbox/ada", json={"access_token": "at", "expires_at": 1800000000}
+    )
+    assert [answer.status_code for answer in (listed, brought)] == [422, 422]
+    assert "RFC 3339" in listed.json()["errors"][0]["message"]
