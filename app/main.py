@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from app import __version__, development, settings
-from app.api import problems, router
+from app.api import docs, problems, router
 from app.api.deps import Services
 from app.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestTelemetry
 from app.api.openapi import DocumentedApp
@@ -85,10 +85,14 @@ def create_app(read: Settings) -> FastAPI:
         title="Token broker",
         version=__version__,
         description=_DESCRIPTION,
+        openapi_tags=[{"name": name} for name in ("Tokens", "Grants", "OAuth", "Consumers", "Operations")],
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's own page, like its other one, fetches its script from the internet
+        redoc_url=None,
         generate_unique_id_function=_operation_id,
     )
     problems.install(app)
+    docs.install(app)
     router.include(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     app.add_middleware(RequestTelemetry, clock=clock)  # the outermost: it answers for all that is inside

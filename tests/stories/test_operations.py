@@ -31,7 +31,7 @@ SERIES = {
     "broker_build_info",
 }
 # What the framework serves by itself, and what no route answered.
-OTHER_ROUTES = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc", "unmatched"}
+OTHER_ROUTES = {"/", "/openapi.json", "/docs", "/docs/assets", "unmatched"}
 BROUGHT = {"access_token": "sat_brought", "expires_in": 3600}
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
