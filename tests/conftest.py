@@ -107,6 +107,16 @@ async def broker(database_url: str, providers_dir: Path, tmp_path: Path) -> Asyn
 
 
 @pytest.fixture
+async def twin(
+    broker: Broker, database_url: str, providers_dir: Path, tmp_path: Path
+) -> AsyncIterator[Broker]:
+    """Another replica on the database of `broker`."""
+    settings = settings_for(database_url, providers_dir, data_dir=tmp_path / "var")
+    async with Broker.running(settings) as running:
+        yield running
+
+
+@pytest.fixture
 def replicas(database_url: str, providers_dir: Path, tmp_path: Path) -> Iterator[Replicas]:
     """Starts brokers as processes of their own, all on one database."""
     started = Replicas(database_url, providers_dir, tmp_path)

@@ -74,7 +74,7 @@ class GrantAnswer(BaseModel):
     refresh_count: int
     refreshing: bool = Field(description="Whether a refresh is under way at this moment.")
     last_refreshed_at: datetime | None
-    last_used_at: datetime | None
+    last_used_at: datetime | None = Field(description="Null as long as uses are not recorded.")
     last_validated_at: datetime | None
     last_error: LastError | None
     reconnect_reason: str | None

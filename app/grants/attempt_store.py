@@ -25,7 +25,7 @@ async def record(
     provider_code: str | None = None,
     spent_fingerprint: bytes | None = None,
 ) -> None:
-    """One row of the history. Raises IntegrityError where this attempt was recorded before."""
+    """One row of the history. It is an error to record an attempt twice."""
     await tx.execute(
         insert(refresh_attempts).values(
             id=held.attempt_id,

@@ -8,8 +8,6 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy.exc import IntegrityError
-
 from app.audit import store as audit
 from app.audit.event import AuditEvent
 from app.clock import Clock
@@ -26,6 +24,10 @@ from app.oauth.answers import TokenSet
 from app.oauth.client import OAuthClient, OAuthClients
 from app.oauth.endpoints import TokenEndpoints
 from app.vault.vault import Vault
+
+
+class _KeyTaken(Exception):
+    """Another request has just made the same grant."""
 
 
 class _RefreshUnderWay(Exception):
@@ -70,10 +72,8 @@ class GrantRegistry:
         while True:
             try:
                 grant, created = await self._put_once(client, key, tokens, actor, if_generation)
-            except (
-                IntegrityError
-            ):  # another request has just made the same grant: now there is one to replace
-                continue
+            except _KeyTaken:
+                continue  # now there is one to replace
             except _RefreshUnderWay as refresh:
                 with suppress(GrantNotFound):
                     await self._waiting.until_claim_ends(refresh.grant)
@@ -204,7 +204,7 @@ class GrantRegistry:
         now: datetime,
     ) -> Grant:
         grant_id = uuid7(now)
-        return await store.add(
+        grant = await store.add(
             tx,
             {
                 "id": grant_id,
@@ -219,6 +219,9 @@ class GrantRegistry:
                 ),
             },
         )
+        if grant is None:
+            raise _KeyTaken
+        return grant
 
     async def _replace(
         self,

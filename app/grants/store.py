@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, DateTime, and_, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, DateTime, and_, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.db import Tx
 from app.grants.grant import Grant, GrantKey, Status
@@ -89,9 +90,11 @@ def _conditions(wanted: Selection) -> Iterator[ColumnElement[bool]]:
         )
 
 
-async def add(tx: Tx, values: Mapping[str, Any]) -> Grant:
-    """A new row. Raises IntegrityError where another took its key meanwhile."""
-    return to_grant((await tx.execute(insert(grants).values(**values).returning(*grants.c))).one()._mapping)
+async def add(tx: Tx, values: Mapping[str, Any]) -> Grant | None:
+    """A new row; None where another request has just taken its key."""
+    query = upsert(grants).values(**values).on_conflict_do_nothing().returning(*grants.c)
+    row = (await tx.execute(query)).one_or_none()
+    return None if row is None else to_grant(row._mapping)
 
 
 async def replace(tx: Tx, grant_id: UUID, values: Mapping[str, Any]) -> Grant:

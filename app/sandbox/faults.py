@@ -45,7 +45,8 @@ class Fault(Strict):
         return answer
 
     async def act(self, request: web.Request, answer: web.Response) -> web.StreamResponse:
-        raise NotImplementedError
+        """What becomes of `answer`: nothing, unless the kind says so."""
+        return answer
 
 
 class Delay(Fault):

@@ -17,6 +17,7 @@ VIOLATIONS = {
     "One direction": ("app/vault/seal.py", "import app.grants.grant"),
     "Nouns are pure": ("app/grants/schedule.py", "import app.clock"),
     "SQL lives in stores": ("app/grants/ledger.py", "import app.tables"),
+    "Only stores know SQLAlchemy": ("app/grants/validate.py", "import sqlalchemy"),
     "Grants' stores are their own domain's": ("app/connect/connect.py", "import app.grants.store"),
     "Connect's store is its own domain's": ("app/jobs.py", "import app.connect.store"),
     "Consumers' store is its own domain's": ("app/jobs.py", "import app.consumers.store"),

@@ -35,16 +35,6 @@ async def fail(broker: Broker, path: str, **query: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def twin(
-    broker: Broker, database_url: str, providers_dir: Path, tmp_path: Path
-) -> AsyncIterator[Broker]:
-    """Another replica on the same database."""
-    settings = settings_for(database_url, providers_dir, data_dir=tmp_path / "var")
-    async with Broker.running(settings) as running:
-        yield running
-
-
-@pytest.fixture
 async def hasty(database_url: str, providers_dir: Path, tmp_path: Path) -> AsyncIterator[Broker]:
     """A replica whose leases last a second only (settings would refuse that)."""
     settings = settings_for(database_url, providers_dir, data_dir=tmp_path / "var")

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
-
-import pytest
 
 from app.grants.schedule import Tally
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
 
 WITHIN = timedelta(seconds=300)
-
-
-@pytest.fixture
-async def twin(
-    broker: Broker, database_url: str, providers_dir: Path, tmp_path: Path
-) -> AsyncIterator[Broker]:
-    settings = settings_for(database_url, providers_dir, data_dir=tmp_path / "var")
-    async with Broker.running(settings) as running:
-        yield running
 
 
 async def _bring_many(broker: Broker, sandbox: Sandbox, count: int, *, expires_in: int = -1) -> None:
