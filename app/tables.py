@@ -137,6 +137,22 @@ refresh_attempts = Table(
     Index("refresh_attempts_grant_idx", "grant_id", "at"),
 )
 
+revocations = Table(  # of deleted grants, until the provider has confirmed them
+    "revocations",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("grant_id", UUID, ForeignKey("grants.id", ondelete="CASCADE"), nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("token_type_hint", Text, nullable=False),
+    Column("sealed_token", LargeBinary, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_attempt_at", DateTime(timezone=True), nullable=False),
+    _time("created_at", required=True),
+    CheckConstraint("token_type_hint IN ('refresh_token', 'access_token')", name="token_type_hint"),
+    Index("revocations_next_attempt_idx", "next_attempt_at"),
+    Index("revocations_grant_idx", "grant_id"),
+)
+
 authorization_requests = Table(
     "authorization_requests",
     metadata,
@@ -190,7 +206,13 @@ consumers = Table(
     Column("scopes", ARRAY(Text), nullable=False),
     Column("providers", ARRAY(Text)),  # null: all
     Column("users", ARRAY(Text)),  # exact names or `prefix*`; null: all
+    Column("rate_limit", Integer),  # requests in `rate_per_seconds`; null: no limit
+    Column("rate_per_seconds", Integer),
     _time("created_at", required=True),
+    CheckConstraint(
+        "(rate_limit IS NULL) = (rate_per_seconds IS NULL) AND rate_limit > 0 AND rate_per_seconds > 0",
+        name="rate",
+    ),
 )
 
 api_keys = Table(
@@ -218,4 +240,5 @@ audit_events = Table(
     Column("details", JSONB, nullable=False, server_default=_empty_object),
     _time("at", required=True),
     Index("audit_events_at_idx", "at"),
+    Index("audit_events_grant_idx", "grant_id", "id"),
 )
