@@ -1,12 +1,15 @@
-"""LISTEN: tells whoever waits in this process that a grant changed, wherever it was changed.
+"""LISTEN: what other replicas announce. A hint that may be late or missing, so whoever relies on it looks as well.
 
-One connection of its own, outside the pool and direct (a pooler in transaction mode forwards no notification). It is
-a hint and may be late or missing: whoever waits polls as well.
+    subscribe(channel, topic)   an event, for who waits for one thing to change
+    mailbox(channel)            all that was announced since it was last emptied, for caches
+
+One connection of its own, outside the pool and direct (a pooler in transaction mode forwards no notification).
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,9 +20,52 @@ from app.telemetry import logger
 
 log = logger(__name__)
 
-GRANT_CHANGED = "broker_grant_changed"
+GRANT_CHANGED = "broker_grant_changed"  # payload: the grant's id
+CLIENTS_CHANGED = "broker_clients_changed"
+KEY_CHANGED = "broker_key_changed"  # payload: the key's id
+BREAKER_TURNED = "broker_breaker_turned"  # payload: what an operator did to which breaker
+CHANNELS = (GRANT_CHANGED, CLIENTS_CHANGED, KEY_CHANGED, BREAKER_TURNED)
+
 _RECONNECT_SECONDS = 1.0
-_HEARTBEAT_SECONDS = 10.0
+_HEARTBEAT_SECONDS = 5.0
+_TIMEOUT_SECONDS = 5.0
+_MAILBOX_SIZE = 10_000
+
+
+class Mailbox:
+    """Payloads of one channel, in order. `missed`: some may be lacking, since the connection was lost or it was full."""
+
+    def __init__(self) -> None:
+        self._payloads: deque[str] = deque()
+        self._missed = False
+        self._arrived = asyncio.Event()
+
+    def take(self) -> tuple[list[str], bool]:
+        """What came since the last call, and whether there may have been more."""
+        taken = list(self._payloads), self._missed
+        self._payloads.clear()
+        self._missed = False
+        self._arrived.clear()
+        return taken
+
+    async def wait(self) -> None:
+        """Until there is something to take."""
+        await self._arrived.wait()
+
+    def __bool__(self) -> bool:
+        return self._missed or bool(self._payloads)
+
+    def put(self, payload: str) -> None:
+        if len(self._payloads) >= _MAILBOX_SIZE:
+            self.miss()
+        else:
+            self._payloads.append(payload)
+            self._arrived.set()
+
+    def miss(self) -> None:
+        self._payloads.clear()
+        self._missed = True
+        self._arrived.set()
 
 
 class Listener:
@@ -28,8 +74,17 @@ class Listener:
     def __init__(self, url: str, clock: Clock) -> None:
         self._url = url
         self._clock = clock
-        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._waiting: dict[tuple[str, str], set[asyncio.Event]] = {}
+        self._mailboxes: dict[str, list[Mailbox]] = {}
+        self._heard_at: float | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether the connection answered lately, so that what is announced arrives."""
+        if self._heard_at is None:
+            return False
+        return self._clock.monotonic() - self._heard_at < _HEARTBEAT_SECONDS + 1
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="listener")
@@ -40,20 +95,29 @@ class Listener:
             await asyncio.gather(self._task, return_exceptions=True)
 
     @contextmanager
-    def subscribe(self, topic: str) -> Iterator[asyncio.Event]:
-        """An event that is set each time `topic` is notified. Subscribe first, then read: nothing slips between."""
-        event = asyncio.Event()
-        self._waiting.setdefault(topic, set()).add(event)
+    def subscribe(self, channel: str, topic: str = "") -> Iterator[asyncio.Event]:
+        """An event that is set each time `topic` is announced on `channel`. Subscribe first, then read: nothing slips
+        between."""
+        event, key = asyncio.Event(), (channel, topic)
+        self._waiting.setdefault(key, set()).add(event)
         try:
             yield event
         finally:
-            self._waiting[topic].discard(event)
-            if not self._waiting[topic]:
-                del self._waiting[topic]
+            self._waiting[key].discard(event)
+            if not self._waiting[key]:
+                del self._waiting[key]
 
-    def _wake(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        for event in self._waiting.get(str(payload), ()):
+    def mailbox(self, channel: str) -> Mailbox:
+        """A new one, for as long as the listener lives."""
+        mailbox = Mailbox()
+        self._mailboxes.setdefault(channel, []).append(mailbox)
+        return mailbox
+
+    def _wake(self, _connection: object, _pid: int, channel: str, payload: object) -> None:
+        for event in self._waiting.get((channel, str(payload)), ()):
             event.set()
+        for mailbox in self._mailboxes.get(channel, ()):
+            mailbox.put(str(payload))
 
     async def _run(self) -> None:
         while True:
@@ -61,15 +125,20 @@ class Listener:
                 await self._listen()
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 log.warning("listener.lost", error=type(error).__name__)
+            self._heard_at = None
             await self._clock.sleep(_RECONNECT_SECONDS)
 
     async def _listen(self) -> None:
         """Listens until the connection is lost."""
-        connection = await asyncpg.connect(self._url, timeout=5, command_timeout=5)
+        connection = await asyncpg.connect(
+            self._url, timeout=_TIMEOUT_SECONDS, command_timeout=_TIMEOUT_SECONDS
+        )
         try:
-            await connection.add_listener(GRANT_CHANGED, self._wake)
-            self._wake_all()  # what was notified while nobody listened is gone: let everybody look
+            for channel in CHANNELS:
+                await connection.add_listener(channel, self._wake)
+            self._wake_all()  # what was announced while nobody listened is gone: let everybody look
             while True:
+                self._heard_at = self._clock.monotonic()
                 await self._clock.sleep(_HEARTBEAT_SECONDS)
                 await connection.execute("SELECT 1")
         finally:
@@ -79,3 +148,6 @@ class Listener:
         for events in self._waiting.values():
             for event in events:
                 event.set()
+        for mailboxes in self._mailboxes.values():
+            for mailbox in mailboxes:
+                mailbox.miss()

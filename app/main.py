@@ -5,6 +5,7 @@ create_app(settings) -> FastAPI; its lifespan: migrate, load keys, listen, tick 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import socket
@@ -20,13 +21,17 @@ from app.api import docs, problems, router
 from app.api.deps import Services
 from app.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestTelemetry
 from app.api.openapi import DocumentedApp
+from app.audit.reading import AuditReader
+from app.breakers.switch import BreakerSwitch
+from app.clients.registrar import Registrar
 from app.clock import Clock, SystemClock
 from app.connect.connect import Connector
 from app.connect.tickets import Tickets
 from app.consumers.authenticate import Authenticator
+from app.consumers.limits import RateLimiter
 from app.db import Database, plain_url
 from app.drain import Drain
-from app.errors import ConfigurationError
+from app.errors import ConfigurationError, ValidationFailed
 from app.grants.ledger import Ledger
 from app.grants.protocol import Limits, RefreshProtocol
 from app.grants.queue import Queue
@@ -37,7 +42,7 @@ from app.grants.validate import Validator
 from app.grants.waiting import Waiting
 from app.jobs import Timetable
 from app.listener import Listener
-from app.oauth.client import OAuthClients, register, registration
+from app.oauth.client import OAuthClients, Registration, fitted
 from app.oauth.endpoints import TokenEndpoints
 from app.oauth.load import load_catalogue
 from app.oauth.provider import Provider
@@ -119,10 +124,13 @@ async def running(
         endpoints = TokenEndpoints(timeout_seconds=read.upstream_timeout_seconds)
         stack.push_async_callback(endpoints.close)
         services = build(read, db, vault, listener, endpoints, clients, clock)
+        await services.registrar.load()
         if (key := admin_key(read)) is not None:
             await services.authenticator.install_admin_key(key)
         listener.start()
         stack.push_async_callback(listener.stop)
+        for watch in (services.registrar.watch(), services.switch.watch()):
+            stack.push_async_callback(_cancelled, asyncio.create_task(watch))
         services.timetable.start()
         stack.push_async_callback(_drain, services)
         log.info("started", version=__version__, replica=services.replica)
@@ -168,6 +176,7 @@ def build(
     )  # fmt: skip
     return Services(
         authenticator=Authenticator(db, clock),
+        limiter=RateLimiter(clock),
         refresher=refresher,
         registry=registry,
         reader=GrantReader(db),
@@ -175,7 +184,10 @@ def build(
         connector=connector,
         tickets=tickets,
         clients=clients,
+        registrar=Registrar(db, vault, clients, listener, clock),
         breakers=breakers,
+        switch=BreakerSwitch(db, breakers, clients, listener, clock),
+        audit=AuditReader(db),
         timetable=Timetable(refresher, drain, clock, interval=interval),
         drain=drain,
         db=db,
@@ -190,26 +202,25 @@ def build(
 
 def oauth_clients(read: Settings, catalogue: Mapping[str, Provider]) -> OAuthClients:
     """The registrations of the settings, over the catalogue. Raises ConfigurationError."""
-    registered, mistakes = {}, []
+    configured, mistakes = {}, []
     for name, client in read.clients.items():
+        secret = client.client_secret
+        given = Registration(
+            name,
+            client.catalogue or name,
+            client.client_id,
+            None if secret is None else secret.get_secret_value(),
+            tuple(client.scopes or ()),
+            client.settings,
+        )
         try:
-            registered[name] = registration(
-                catalogue,
-                name,
-                client_id=client.client_id,
-                client_secret=None
-                if client.client_secret is None
-                else client.client_secret.get_secret_value(),
-                catalogue_name=client.catalogue,
-                scopes=tuple(client.scopes or ()),
-                variables=client.settings,
-            )
-        except ConfigurationError as error:
+            configured[name] = fitted(catalogue, given)
+        except ValidationFailed as error:
             setting = f"BROKER_CLIENTS__{name.upper().replace('-', '_')}"
-            mistakes += [f"{setting}: {mistake}" for mistake in error.mistakes]
+            mistakes += [f"{setting}__{field.upper()}: {wrong}" for field, wrong in error.fields.items()]
     if mistakes:
         raise ConfigurationError(mistakes)
-    return register(catalogue, registered)
+    return OAuthClients(catalogue, configured)
 
 
 def key_encryption_keys(read: Settings) -> dict[str, bytes]:
@@ -242,6 +253,11 @@ async def _drain(services: Services) -> None:
         log.error("drain.incomplete", refreshes=still_running)
     services.timetable.stop()
     log.info("stopped", replica=services.replica)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _warn_of_short_lives(clients: OAuthClients, *, interval_seconds: int) -> None:

@@ -1,4 +1,4 @@
-"""Backoff and circuit breakers: what to do with an upstream that fails. No IO, no clock: `now` is given.
+"""Backoff, rates and circuit breakers: what to do with who fails or asks too much. No IO, no clock: `now` is given.
 
 A breaker's life:
 
@@ -44,6 +44,33 @@ class Backoff:
             return retry_after if retry_after <= self.cap_seconds else None
         ceiling = min(self.cap_seconds, self.base_seconds * self.factor ** (tries - 1))
         return random.uniform(0, ceiling)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """`limit` requests in `per_seconds`; as many may come at once."""
+
+    limit: int
+    per_seconds: int
+
+
+class TokenBucket:
+    """Holds as many tokens as the rate's limit, and fills evenly. It begins full."""
+
+    def __init__(self, rate: Rate, now: float) -> None:
+        self.rate = rate
+        self._tokens = float(rate.limit)
+        self._at = now
+
+    def take(self, now: float) -> float:
+        """0 where a token was taken, else the seconds until there is one."""
+        per_second = self.rate.limit / self.rate.per_seconds
+        self._tokens = min(self.rate.limit, self._tokens + max(0.0, now - self._at) * per_second)
+        self._at = now
+        if self._tokens < 1:
+            return (1 - self._tokens) / per_second
+        self._tokens -= 1
+        return 0.0
 
 
 class BreakerState(StrEnum):
@@ -117,6 +144,15 @@ class Breaker:
         """The operation ended without telling anything of the upstream: the next one may probe."""
         if permit == self._turns:
             self._probing = False
+
+    def reset(self) -> None:
+        """Closed, by an operator's word; what is under way tells of the past."""
+        self.failures, self.opened_at = 0, None
+        self._turn(BreakerState.CLOSED)
+
+    def trip(self, now: float) -> None:
+        """Open for the longest cool-down, by an operator's word."""
+        self._open(now, self.cooldown_max_seconds)
 
     def _open(self, now: float, cooldown: float) -> None:
         self._turn(BreakerState.OPEN)

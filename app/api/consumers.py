@@ -12,11 +12,22 @@ from app.api.deps import Body, Moment, OpaqueName, Use, consumer_with
 from app.api.problems import responses
 from app.consumers.consumer import Consumer, Scope
 from app.errors import NotFound
+from app.ids import uuid7
+from app.resilience import Rate
 
 router = APIRouter(tags=["Consumers"])
 
 Admin = Annotated[Consumer, Depends(consumer_with(Scope.ADMIN))]
 ConsumerPath = Annotated[UUID, Path(description="The `id` of a consumer.")]
+
+
+class RateBody(Body):
+    """How often it may ask. Each replica counts for itself."""
+
+    limit: int = Field(ge=1, le=1_000_000, strict=True, description="Requests, ...", examples=[600])
+    per_seconds: int = Field(
+        ge=1, le=86400, strict=True, description="... in so many seconds.", examples=[60]
+    )
 
 
 class ConsumerBody(Body):
@@ -31,14 +42,18 @@ class ConsumerBody(Body):
         description="Exact names, or `prefix*`; left out: all.",
         examples=[["acme-*"]],
     )
+    rate: RateBody | None = Field(default=None, description="Left out: no limit.")
 
 
 class ConsumerAnswer(BaseModel):
+    """A service that may call, without its keys."""
+
     id: UUID
     name: str
     scopes: list[Scope]
-    providers: list[str] | None
-    users: list[str] | None
+    providers: list[str] | None = Field(description="Null: all.")
+    users: list[str] | None = Field(description="Null: all.")
+    rate: RateBody | None = Field(description="Null: no limit.")
 
 
 class KeyBody(Body):
@@ -53,12 +68,16 @@ class KeyAnswer(BaseModel):
 @router.post("/consumers", status_code=201, summary="Add a consumer", responses=responses("conflict"))
 async def create_consumer(body: ConsumerBody, services: Use, admin: Admin) -> ConsumerAnswer:
     """A service that may call, still without a key."""
-    consumer = await services.authenticator.create_consumer(
-        name=body.name, scopes=body.scopes, providers=body.providers, users=body.users, actor=admin.name
+    consumer = Consumer(
+        uuid7(services.clock.now()),
+        body.name,
+        frozenset(body.scopes),
+        None if body.providers is None else frozenset(body.providers),
+        None if body.users is None else tuple(body.users),
+        None if body.rate is None else Rate(body.rate.limit, body.rate.per_seconds),
     )
-    return ConsumerAnswer(
-        id=consumer.id, name=consumer.name, scopes=body.scopes, providers=body.providers, users=body.users
-    )
+    await services.authenticator.create_consumer(consumer, actor=admin.name)
+    return ConsumerAnswer(id=consumer.id, **dict(body))
 
 
 @router.post(

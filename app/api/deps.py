@@ -23,11 +23,15 @@ from pydantic import (
     model_validator,
 )
 
+from app.audit.reading import AuditReader
+from app.breakers.switch import BreakerSwitch
+from app.clients.registrar import Registrar
 from app.clock import Clock
 from app.connect.connect import Connector
 from app.connect.tickets import Tickets
 from app.consumers.authenticate import Authenticator
 from app.consumers.consumer import Consumer, Scope
+from app.consumers.limits import RateLimiter
 from app.db import Database
 from app.drain import Drain
 from app.errors import InvalidRequest, Unauthenticated, ValidationFailed
@@ -51,6 +55,7 @@ class Services:
     """Everything the routes conduct; `app.main` makes it."""
 
     authenticator: Authenticator
+    limiter: RateLimiter
     refresher: Refresher
     registry: GrantRegistry
     reader: GrantReader
@@ -58,7 +63,10 @@ class Services:
     connector: Connector
     tickets: Tickets
     clients: OAuthClients
+    registrar: Registrar
     breakers: Breakers
+    switch: BreakerSwitch
+    audit: AuditReader
     timetable: Timetable
     drain: Drain
     db: Database
@@ -90,13 +98,15 @@ async def authenticated(
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     header: Annotated[str | None, Depends(_header)],
 ) -> Consumer:
-    """The consumer of the key. Raises Unauthenticated, and InvalidRequest for two different keys."""
+    """The consumer of the key. Raises Unauthenticated, RateLimited, and InvalidRequest for two different keys."""
     if bearer is not None and header is not None and bearer.credentials != header:
         raise InvalidRequest("Authorization and X-API-Key hold different keys; send one of them.")
     key = bearer.credentials if bearer is not None else header
     if not key:
         raise Unauthenticated
-    return await services.authenticator.consumer_of(key)
+    consumer = await services.authenticator.consumer_of(key)
+    services.limiter.admit(consumer)
+    return consumer
 
 
 def consumer_with(scope: Scope) -> Callable[..., Awaitable[Consumer]]:
@@ -109,7 +119,7 @@ def consumer_with(scope: Scope) -> Callable[..., Awaitable[Consumer]]:
     return scoped
 
 
-def _percent_decode(raw: object) -> object:
+def percent_decode(raw: object) -> object:
     """Routes match on raw path segments, so that `a%2Fb` is one; their values are decoded here."""
     if not isinstance(raw, str):
         return raw
@@ -147,12 +157,12 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_pla
 
 ProviderPath = Annotated[
     str,
-    BeforeValidator(_percent_decode),
+    BeforeValidator(percent_decode),
     Path(description="An OAuth client registration, called like its catalogue entry.", examples=["google"]),
 ]
 UserPath = Annotated[
     OpaqueName,
-    BeforeValidator(_percent_decode),
+    BeforeValidator(percent_decode),
     Path(
         description="Your name for the user: 1-255 characters, percent-encoded (`a%2Fb` is `a/b`).",
         examples=["user-42"],

@@ -86,7 +86,10 @@ class Problem(BaseModel):
 def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's `responses` for a route that answers these codes besides those that every route may answer."""
     by_status: dict[int | str, list[str]] = {}
-    everywhere = ("invalid_request", "unauthenticated", "forbidden", "validation_failed", "overloaded")
+    everywhere = (
+        *("invalid_request", "unauthenticated", "forbidden", "validation_failed"),
+        *("rate_limited", "overloaded"),
+    )
     for code in dict.fromkeys((*everywhere, *codes)):
         by_status.setdefault(STATUSES[code][0], []).append(code)
     return {
@@ -136,7 +139,7 @@ def _action(request: Request, error: BrokerError) -> Action | None:
         return None
     services = services_of(request)
     client = services.clients.get(error.provider)
-    if client.client_id is None or client.provider.authorization_url is None:
+    if client.client_id is None or not client.provider.is_connectable:
         return None
     wish = Wish(error.provider, error.user_id, error.account)
     return Action(kind="reconnect", url=services.tickets.url(wish))

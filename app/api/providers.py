@@ -63,7 +63,7 @@ def _describe(client: OAuthClient) -> ProviderAnswer:
         display_name=client.title,
         documentation=provider.documentation,
         registered=client.client_id is not None,
-        connectable=provider.authorization_url is not None,
+        connectable=provider.is_connectable,
         revocable=provider.revocation_url is not None,
         scopes=list(client.scopes or provider.scopes.default),
         rotation=provider.refresh_token.rotation,

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
 
-from app.api import consumers, grant_list, grants, oauth, operations, providers, refresh, tokens, users
+from app.api import (
+    audit,
+    breakers,
+    clients,
+    consumers,
+    grant_list,
+    grants,
+    oauth,
+    operations,
+    providers,
+    refresh,
+    tokens,
+    users,
+)
 
 PREFIX = "/api/v1"
 
 
 def include(app: FastAPI) -> None:
     api = APIRouter()
-    for resource in (tokens, grant_list, grants, oauth, users, providers, consumers, refresh):
+    for resource in (
+        *(tokens, grant_list, grants, oauth, users, providers, clients),
+        *(consumers, refresh, breakers, audit),
+    ):
         api.include_router(resource.router)
     app.include_router(operations.router)
     app.include_router(api, prefix=PREFIX)

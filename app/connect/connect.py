@@ -15,6 +15,7 @@ from uuid import UUID
 
 from app.clock import Clock
 from app.connect import store
+from app.connect.refusals import refusal
 from app.connect.request import (
     REQUEST_TTL,
     AuthorizationRequest,
@@ -42,11 +43,6 @@ from app.vault.vault import Vault
 log = logger(__name__)
 
 _KEEP_WITHIN = timedelta(seconds=8)  # a user would have to consent again for tokens that are dropped
-# RFC 6749 section 4.1.2.1; anything else that a provider sends is reported as `provider_error`.
-_AUTHORIZATION_ERRORS = {
-    "access_denied", "invalid_request", "unauthorized_client", "unsupported_response_type", "invalid_scope",
-    "server_error", "temporarily_unavailable",
-}  # fmt: skip
 
 
 class Connector:
@@ -86,6 +82,7 @@ class Connector:
                 fields={"body.return_to": "must lie under one of the URL prefixes of BROKER_RETURN_TO"},
                 provider=wish.provider,
             )
+        client = await self._endpoints.completed(client)
         wish = replace(wish, scopes=wish.scopes or client.scopes or client.provider.scopes.default)
         state, url = await self._request(client, wish, browser_bound=browser_bound, browser=None)
         if browser_bound:
@@ -100,7 +97,7 @@ class Connector:
         """
         wanted = self._tickets.read(ticket)
         wish = wanted.wish
-        client = self._clients.get(wish.provider)
+        client = await self._endpoints.completed(self._clients.get(wish.provider))
         if wanted.state is not None:
             url = await self._resume(client, wanted.state, browser)
             if url is not None:
@@ -195,23 +192,15 @@ class Connector:
     async def _exchange(self, request: AuthorizationRequest, callback: Callback) -> tuple[str | None, str]:
         """The error code, if any, and a sentence for the user."""
         client = self._clients.get(request.wish.provider)
-        expected = client.provider.issuer
-        if callback.issuer is not None and expected is not None and callback.issuer != expected:
-            # RFC 9207 section 2.4: another server answers in the name of this one, so its code goes nowhere.
-            return "provider_error", f"The answer did not come from {client.title}. Please start again."
-        if callback.error is not None or not callback.code:
-            error = callback.error if callback.error in _AUTHORIZATION_ERRORS else "provider_error"
-            denied = error == "access_denied"
-            return error, (
-                f"You did not allow the access to {client.title}. Nothing was connected."
-                if denied
-                else f"{client.title} could not connect your account. Please try again later."
-            )
+        breaker = client.token_breaker
+        client = await self._endpoints.completed(client)
+        if (refused := refusal(client, callback)) is not None:
+            return refused
         try:
-            with self._breakers.operation(client.token_breaker):
+            with self._breakers.operation(breaker):
                 tokens = await self._endpoints.exchange_code(
                     client,
-                    code=callback.code,
+                    code=callback.code or "",
                     redirect_uri=request.redirect_uri,
                     code_verifier=self._verifier(request),
                 )

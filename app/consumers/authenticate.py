@@ -106,31 +106,14 @@ class Authenticator:
             await audit.record(tx, AuditEvent("key.created", actor, details=details), now=self._clock.now())
         return key
 
-    async def create_consumer(
-        self,
-        *,
-        name: str,
-        scopes: Sequence[Scope],
-        providers: Sequence[str] | None,
-        users: Sequence[str] | None,
-        actor: str,
-    ) -> Consumer:
+    async def create_consumer(self, consumer: Consumer, *, actor: str) -> None:
         """A new service that may call us, still without a key. Raises Conflict where the name is taken."""
-        consumer_id = uuid7(self._clock.now())
         async with self._db.begin() as tx:
-            if not await store.add_consumer(
-                tx, consumer_id=consumer_id, name=name, scopes=scopes, providers=providers, users=users
-            ):
-                raise Conflict(f"There is a consumer called {name!r} already.")
-            event = AuditEvent("consumer.created", actor, details={"consumer": name, "scopes": list(scopes)})
+            if not await store.add_consumer(tx, consumer):
+                raise Conflict(f"There is a consumer called {consumer.name!r} already.")
+            details = {"consumer": consumer.name, "scopes": sorted(consumer.scopes)}
+            event = AuditEvent("consumer.created", actor, details=details)
             await audit.record(tx, event, now=self._clock.now())
-        return Consumer(
-            consumer_id,
-            name,
-            frozenset(scopes),
-            None if providers is None else frozenset(providers),
-            None if users is None else tuple(users),
-        )
 
     async def issue_key(self, consumer_id: UUID, *, expires_at: datetime | None, actor: str) -> str:
         """One more key for the consumer. Raises NotFound where there is none."""

@@ -12,6 +12,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from app.errors import Forbidden
+from app.resilience import Rate
 
 _KEY = re.compile(r"brk_(?P<id>[0-9a-f]{16})_(?P<secret>[0-9a-f]{64})")
 
@@ -31,13 +32,14 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True)
 class Consumer:
-    """`providers` and `users` None: all of them. A user is named exactly, or by `prefix*`."""
+    """`providers` and `users` None: all of them. A user is named exactly, or by `prefix*`. `rate` None: no limit."""
 
     id: UUID
     name: str
     scopes: frozenset[str]
     providers: frozenset[str] | None = None
     users: tuple[str, ...] | None = None
+    rate: Rate | None = None
 
     def require(self, scope: Scope) -> None:
         """Raises Forbidden unless the key has the scope."""

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.consumers.consumer import ApiKey, Consumer, hash_secret
 from app.db import Tx
+from app.resilience import Rate
 from app.tables import api_keys, consumers
 
 
@@ -29,7 +30,7 @@ class ListedKey:
 async def find_key(tx: Tx, key_id: str) -> tuple[ApiKey, Consumer] | None:
     """The key and whose it is, in force or not."""
     query = (
-        select(api_keys, consumers.c.name, consumers.c.scopes, consumers.c.providers, consumers.c.users)
+        select(api_keys, *(column for column in consumers.c if column.name not in api_keys.c))
         .join(consumers, consumers.c.id == api_keys.c.consumer_id)
         .where(api_keys.c.id == key_id)
     )
@@ -55,6 +56,7 @@ def _consumer(consumer_id: UUID, row: Row[Any]) -> Consumer:
         frozenset(row.scopes),
         None if row.providers is None else frozenset(row.providers),
         None if row.users is None else tuple(row.users),
+        None if row.rate_limit is None else Rate(row.rate_limit, row.rate_per_seconds),
     )
 
 
@@ -79,19 +81,20 @@ async def ensure_consumer(
     return found
 
 
-async def add_consumer(
-    tx: Tx,
-    *,
-    consumer_id: UUID,
-    name: str,
-    scopes: Sequence[str],
-    providers: Sequence[str] | None,
-    users: Sequence[str] | None,
-) -> bool:
+async def add_consumer(tx: Tx, consumer: Consumer) -> bool:
     """A new consumer; False where there is one of that name already."""
+    rate = consumer.rate
     query = (
         upsert(consumers)
-        .values(id=consumer_id, name=name, scopes=list(scopes), providers=providers, users=users)
+        .values(
+            id=consumer.id,
+            name=consumer.name,
+            scopes=sorted(consumer.scopes),
+            providers=None if consumer.providers is None else sorted(consumer.providers),
+            users=None if consumer.users is None else list(consumer.users),
+            rate_limit=None if rate is None else rate.limit,
+            rate_per_seconds=None if rate is None else rate.per_seconds,
+        )
         .on_conflict_do_nothing()
         .returning(consumers.c.id)
     )

@@ -89,7 +89,9 @@ class RefreshProtocol:
         """
         client = self._clients.get(grant.key.provider)
         client.require_registration()
-        self._breakers.check(client.token_breaker)
+        breaker = client.token_breaker
+        self._breakers.check(breaker)
+        client = await self._endpoints.completed(client)  # before the claim: it may take its time
         refresh_token = (
             open_refresh_token(self._vault, grant) or ""
         )  # before the claim: one that does not open is none
@@ -98,7 +100,7 @@ class RefreshProtocol:
             return None
         run = Run(client, claim)
         try:
-            with self._breakers.operation(client.token_breaker):
+            with self._breakers.operation(breaker):
                 tokens = await self._spend(run, refresh_token)
         except UpstreamError as error:
             await self._failed(run, error)

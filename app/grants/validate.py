@@ -64,6 +64,7 @@ class Validator:
         if access_token is None or client.client_id is None:
             return grant.is_valid(self._clock.now()), CheckedBy.EXPIRY
         try:
+            client = await self._endpoints.completed(client)
             if client.provider.introspection_url is not None:
                 answer = await self._endpoints.introspect(client, access_token=access_token)
                 return answer, CheckedBy.INTROSPECTION

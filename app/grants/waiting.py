@@ -9,7 +9,7 @@ from app.clock import Clock
 from app.db import Database
 from app.grants import store
 from app.grants.grant import Grant, Status, not_found
-from app.listener import Listener
+from app.listener import GRANT_CHANGED, Listener
 
 _POLL_FIRST_SECONDS, _POLL_LAST_SECONDS = 0.05, 0.5
 
@@ -27,7 +27,7 @@ class Waiting:
         # A claim that seems over here, but was refused by PostgreSQL, is over soon: our clock is a little ahead.
         seems_over = not grant.is_refreshing(self._clock.now())
         poll_seconds = _POLL_LAST_SECONDS if seems_over else _POLL_FIRST_SECONDS
-        with self._listener.subscribe(str(grant.id)) as changed:
+        with self._listener.subscribe(GRANT_CHANGED, str(grant.id)) as changed:
             while True:
                 current = await self._read(grant)
                 if current.attempt_id is None or current.generation != grant.generation:

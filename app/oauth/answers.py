@@ -77,7 +77,7 @@ def parse_token_answer(client: OAuthClient, answer: HttpAnswer) -> TokenSet:
     then the status, then the tokens themselves. Raises GrantRefused, ProviderRejectedClient, ProviderUnavailable or
     ProviderError; each tells by `sent` whether the refresh token may have been spent.
     """
-    fields = _json_object(answer.body)
+    fields = json_object(answer.body)
     codes = _error_codes(client, fields)
     if answer.status >= 500 or answer.status in _UNPROCESSED_STATUSES:
         _raise_unavailable(client, answer, codes)
@@ -91,13 +91,13 @@ def parse_token_answer(client: OAuthClient, answer: HttpAnswer) -> TokenSet:
 def parse_revocation_answer(client: OAuthClient, answer: HttpAnswer) -> bool:
     """Whether the token is revoked: 200 says so, for unknown tokens too (RFC 7009 section 2.2)."""
     return answer.status == 200 and not (
-        client.provider.error_on_200 and _error_codes(client, _json_object(answer.body))
+        client.provider.error_on_200 and _error_codes(client, json_object(answer.body))
     )
 
 
 def parse_introspection_answer(answer: HttpAnswer) -> bool | None:
     """Whether the token is active (RFC 7662 section 2.2); None where the answer does not say."""
-    active = _json_object(answer.body).get("active")
+    active = json_object(answer.body).get("active")
     return active if answer.status == 200 and isinstance(active, bool) else None
 
 
@@ -108,7 +108,7 @@ def parse_userinfo_answer(answer: HttpAnswer) -> bool | None:
     return True if answer.status == 200 else None
 
 
-def _json_object(body: bytes) -> dict[str, Any]:
+def json_object(body: bytes) -> dict[str, Any]:
     """The body as a JSON object; an empty one for anything else."""
     try:
         fields = json.loads(body)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import urlsplit
 
-from app.errors import ConfigurationError, ProviderRejectedClient, Sent, UnknownProvider
+from app.errors import ProviderRejectedClient, Sent, UnknownProvider, ValidationFailed
 from app.oauth.provider import Provider
 from app.resilience import BreakerKey
 
@@ -30,7 +30,8 @@ class OAuthClient:
 
     @cached_property
     def token_breaker(self) -> BreakerKey:
-        """The breaker of the token endpoint, which guards connecting and refreshing alike."""
+        """The breaker of the token endpoint, which guards connecting and refreshing alike; of a provider that is
+        discovered, that of its issuer."""
         return BreakerKey(self.name, "token", self._host_of(self.provider.token_endpoint_for_refresh))
 
     def _host_of(self, url: str) -> str:
@@ -53,10 +54,15 @@ class OAuthClient:
 
 
 class OAuthClients:
-    """All registrations by name. A catalogue entry without one is there too, under its own name."""
+    """All registrations by name: those of the catalogue and the settings, and over them those of the API.
 
-    def __init__(self, clients: Mapping[str, OAuthClient]) -> None:
-        self._clients = dict(clients)
+    A catalogue entry without a registration is there too, under its own name.
+    """
+
+    def __init__(self, catalogue: Mapping[str, Provider], configured: Mapping[str, OAuthClient]) -> None:
+        self.catalogue = catalogue
+        self.configured = dict(configured)
+        self.adopt({})
 
     def __iter__(self) -> Iterator[OAuthClient]:
         return iter(self._clients.values())
@@ -68,49 +74,55 @@ class OAuthClients:
             raise UnknownProvider(f"No provider is called {name!r} here.", provider=None)
         return client
 
+    def adopt(self, registered: Mapping[str, OAuthClient]) -> None:
+        """Takes these, and no others, as the registrations that were made through the API."""
+        bare = {name: OAuthClient(name, provider) for name, provider in self.catalogue.items()}
+        self._clients = {**bare, **self.configured, **registered}
 
-def register(catalogue: Mapping[str, Provider], registrations: Mapping[str, OAuthClient]) -> OAuthClients:
-    """The catalogue's entries, with and without a registration, and further registrations of the same entries."""
-    bare = {name: OAuthClient(name, provider) for name, provider in catalogue.items()}
-    return OAuthClients({**bare, **registrations})
+
+@dataclass(frozen=True)
+class Registration:
+    """What operators register under a name; `fitted` holds it against the catalogue."""
+
+    name: str
+    catalogue: str
+    client_id: str
+    client_secret: str | None = field(default=None, repr=False)
+    scopes: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
-def registration(
-    catalogue: Mapping[str, Provider],
-    name: str,
-    *,
-    client_id: str,
-    client_secret: str | None,
-    catalogue_name: str | None,
-    scopes: tuple[str, ...],
-    variables: Mapping[str, str],
-) -> OAuthClient:
-    """A registration that works with its catalogue entry. Raises ConfigurationError with a sentence for each mistake."""
-    provider = catalogue.get(catalogue_name or name)
+def fitted(catalogue: Mapping[str, Provider], given: Registration) -> OAuthClient:
+    """The registration as a client that works with its catalogue entry. Raises ValidationFailed by field."""
+    provider = catalogue.get(given.catalogue)
     if provider is None:
-        known = ", ".join(sorted(catalogue))
-        raise ConfigurationError([f"CATALOGUE must be one of {known} (got {catalogue_name or name!r})"])
-    client = OAuthClient(name, provider, client_id, client_secret, scopes, variables)
-    mistakes = [*_url_mistakes(client), *_authentication_mistakes(client)]
-    if mistakes:
-        raise ConfigurationError(mistakes)
+        wrong = f"must be one of {', '.join(sorted(catalogue))} (got {given.catalogue!r})"
+        raise ValidationFailed("There is no such provider.", fields={"catalogue": wrong})
+    client = OAuthClient(
+        given.name, provider, given.client_id, given.client_secret, given.scopes, given.settings
+    )
+    if wrong_fields := {**_url_mistakes(client), **_authentication_mistakes(client)}:
+        sentences = "; ".join(f"{name}: {sentence}" for name, sentence in wrong_fields.items())
+        raise ValidationFailed(f"The registration would not work. {sentences}", fields=wrong_fields)
     return client
 
 
-def _url_mistakes(client: OAuthClient) -> Iterator[str]:
+def _url_mistakes(client: OAuthClient) -> dict[str, str]:
     """What of the entry's URLs cannot be filled in; each variable is named once."""
     found = set()
     for url in client.provider.every_url.values():
         try:
             client.provider.resolve(url, client.variables)
         except ValueError as error:
-            found.add(f"SETTINGS: {error}")
-    yield from sorted(found)
+            found.add(str(error))
+    return {"settings": " ".join(sorted(found))} if found else {}
 
 
-def _authentication_mistakes(client: OAuthClient) -> Iterator[str]:
-    method = client.provider.client_authentication
-    if method == "private_key_jwt":
-        yield "CLIENT_ID: the provider wants private_key_jwt, which this version cannot do"
-    elif method != "none" and not client.client_secret:
-        yield "CLIENT_SECRET: is needed, since the provider's client_authentication is not `none`"
+def _authentication_mistakes(client: OAuthClient) -> dict[str, str]:
+    provider = client.provider
+    if provider.client_authentication == "private_key_jwt":
+        return {"client_id": "the provider wants private_key_jwt, which this version cannot do"}
+    said_later = provider.is_discovered and "client_authentication" not in provider.model_fields_set
+    if provider.client_authentication != "none" and not client.client_secret and not said_later:
+        return {"client_secret": "is needed, since the provider's client_authentication is not `none`"}
+    return {}

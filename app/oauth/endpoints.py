@@ -1,23 +1,18 @@
-"""A provider's token and revocation endpoints: the one door through which OAuth requests leave.
+"""A provider's endpoints: where tokens come from, are revoked and are asked about, and how those are found.
 
-Every request has a total deadline, a bounded body, no redirect, no cookie and no proxy of the environment. What a
-failure says of the request (was it sent, may it have been processed) is decided here, since a refresh token depends
-on it.
+Requests are built by `messages`, sent by `door` and understood by `answers`. An entry that names an issuer only is
+completed by what that issuer publishes, which is remembered for an hour.
 """
 
 from __future__ import annotations
 
-import asyncio
-import ssl
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from collections.abc import Mapping
+from dataclasses import replace
 
-import aiohttp
-import httpx
-from httpx_aiohttp import AiohttpTransport
+from cachetools import TTLCache
 
-from app.errors import Category, ProviderError, ProviderUnavailable, Sent
+from app.errors import ProviderUnavailable, Sent, UpstreamError
 from app.oauth.answers import (
-    HttpAnswer,
     TokenSet,
     parse_introspection_answer,
     parse_revocation_answer,
@@ -25,127 +20,99 @@ from app.oauth.answers import (
     parse_userinfo_answer,
 )
 from app.oauth.client import OAuthClient
+from app.oauth.door import Door
 from app.oauth.messages import (
-    HttpRequest,
     code_request,
     introspection_request,
     refresh_request,
     revocation_request,
     userinfo_request,
 )
+from app.oauth.metadata import metadata_request, metadata_urls, published
 
-MAX_ANSWER_BYTES = 64 * 1024
-CONNECT_SECONDS = 2.0
-_PER_HOST = 64
-_KEEPALIVE_SECONDS = (
-    5.0  # longer, and more idle connections are closed by the provider just as we write to them
-)
-# The transport calls a reset in mid-request a ConnectTimeout, so its own words do not tell whether anything was sent;
-# what aiohttp said beneath does.
-_NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+_PUBLISHED_SECONDS = 3600
 
 
 class TokenEndpoints:
-    """Asks providers for tokens. Create it and close it on the event loop that uses it."""
+    """Asks providers for tokens. Each question completes the client first. Create and close it on one event loop."""
 
     def __init__(self, *, timeout_seconds: float = 10.0, max_connections: int = 1024) -> None:
-        self._timeout_seconds = timeout_seconds
-        limits = httpx.Limits(max_connections=max_connections, keepalive_expiry=_KEEPALIVE_SECONDS)
-        self._http = httpx.AsyncClient(
-            transport=AiohttpTransport(client=lambda: _session(limits), limits=limits),
-            timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # one user's cookie is not another's
-            follow_redirects=False,
-            trust_env=False,
-        )
+        self._door = Door(timeout_seconds=timeout_seconds, max_connections=max_connections)
+        self._published: dict[
+            str, Mapping[str, object]
+        ] = {}  # by issuer, of which there are as many as registrations
+        self._asked_lately: TTLCache[str, bool] = TTLCache(10_000, _PUBLISHED_SECONDS)
+
+    async def completed(self, client: OAuthClient) -> OAuthClient:
+        """The client with the endpoints that its issuer publishes, where its catalogue entry names none.
+
+        What was published last counts while the issuer cannot be asked. Raises UpstreamError, which always says that
+        nothing of what was wanted has been sent.
+        """
+        if not client.provider.is_discovered:
+            return client
+        client.require_registration()
+        issuer = client.provider.resolve(client.provider.issuer or "", client.variables)
+        if issuer not in self._asked_lately:
+            try:
+                self._published[issuer] = await self._discover(client, issuer)
+            except UpstreamError:
+                if issuer not in self._published:
+                    raise
+            self._asked_lately[issuer] = True
+        return replace(client, provider=client.provider.completed(self._published[issuer]))
 
     async def exchange_code(
         self, client: OAuthClient, *, code: str, redirect_uri: str, code_verifier: str
     ) -> TokenSet:
         """RFC 6749 section 4.1.3. May not be repeated: a code works once. Raises UpstreamError."""
+        client = await self.completed(client)
         request = code_request(client, code=code, redirect_uri=redirect_uri, code_verifier=code_verifier)
-        return parse_token_answer(client, await self._send(client, request))
+        return parse_token_answer(client, await self._door.send(client, request))
 
     async def refresh(self, client: OAuthClient, *, refresh_token: str) -> TokenSet:
         """RFC 6749 section 6. Where the provider rotates strictly it may be repeated only after `Sent.NOT_SENT`
         or `Sent.ANSWERED`. Raises UpstreamError."""
-        return parse_token_answer(
-            client, await self._send(client, refresh_request(client, refresh_token=refresh_token))
-        )
+        client = await self.completed(client)
+        request = refresh_request(client, refresh_token=refresh_token)
+        return parse_token_answer(client, await self._door.send(client, request))
 
     async def revoke(self, client: OAuthClient, *, token: str, hint: str) -> bool | None:
         """Whether the provider revoked it; None where it has no way to. May be repeated. Raises UpstreamError."""
+        client = await self.completed(client)
         request = revocation_request(client, token=token, hint=hint)
         if request is None:
             return None
-        return parse_revocation_answer(client, await self._send(client, request))
+        return parse_revocation_answer(client, await self._door.send(client, request))
 
     async def introspect(self, client: OAuthClient, *, access_token: str) -> bool | None:
         """Whether the token is active; None where the provider does not tell. May be repeated. Raises UpstreamError."""
+        client = await self.completed(client)
         request = introspection_request(client, access_token=access_token)
-        return None if request is None else parse_introspection_answer(await self._send(client, request))
+        return None if request is None else parse_introspection_answer(await self._door.send(client, request))
 
     async def userinfo(self, client: OAuthClient, *, access_token: str) -> bool | None:
         """Whether the userinfo endpoint accepts the token; None where it does not tell. May be repeated. Raises
         UpstreamError."""
+        client = await self.completed(client)
         request = userinfo_request(client, access_token=access_token)
-        return None if request is None else parse_userinfo_answer(await self._send(client, request))
+        return None if request is None else parse_userinfo_answer(await self._door.send(client, request))
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._door.close()
 
-    async def _send(self, client: OAuthClient, request: HttpRequest) -> HttpAnswer:
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                return await self._exchange(client, request)
-        except TimeoutError as error:
-            raise _unreachable(client, "timeout", Sent.UNKNOWN) from error
-        except httpx.HTTPError as error:
-            cause = error.__cause__ or error
-            sent = Sent.NOT_SENT if isinstance(cause, _NEVER_SENT) else Sent.UNKNOWN
-            raise _unreachable(client, type(cause).__name__, sent) from error
-        except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
-            sent = Sent.NOT_SENT if isinstance(error, _NEVER_SENT) else Sent.UNKNOWN
-            raise _unreachable(client, type(error).__name__, sent) from error
-
-    async def _exchange(self, client: OAuthClient, request: HttpRequest) -> HttpAnswer:
-        async with self._http.stream(
-            request.method, request.url, headers=dict(request.headers), content=request.body
-        ) as response:
-            headers = {name.lower(): value for name, value in response.headers.items()}
-            body = bytearray()
-            # Raw: we asked for the identity encoding, and a small body must not become a large one.
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > MAX_ANSWER_BYTES:
-                    raise _oversized(client)
-            return HttpAnswer(response.status_code, headers, bytes(body))
-
-
-def _session(limits: httpx.Limits) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(
-        limit=limits.max_connections or 0,
-        limit_per_host=_PER_HOST,  # one provider that hangs must not take the connections of the others
-        keepalive_timeout=limits.keepalive_expiry or _KEEPALIVE_SECONDS,
-        ssl=ssl.create_default_context(),
-    )
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
-
-
-def _unreachable(client: OAuthClient, what: str, sent: Sent) -> ProviderUnavailable:
-    return ProviderUnavailable(
-        f"{client.title} cannot be reached at the moment. Your connection is kept; try again shortly.",
-        provider=client.name,
-        sent=sent,
-        category=Category.NETWORK,
-        provider_code=what,
-    )
-
-
-def _oversized(client: OAuthClient) -> ProviderError:
-    return ProviderError(
-        f"{client.title} gave an answer that is too large to be one. Your connection is kept.",
-        provider=client.name,
-        sent=Sent.UNKNOWN,
-        provider_code="answer_too_large",
-    )
+    async def _discover(self, client: OAuthClient, issuer: str) -> Mapping[str, object]:
+        for url in metadata_urls(issuer):
+            try:
+                answer = await self._door.send(client, metadata_request(url))
+            except UpstreamError as error:
+                error.sent = Sent.NOT_SENT  # only the question where to send it
+                raise
+            if (fields := published(client, issuer, answer)) is not None:
+                return fields
+        raise ProviderUnavailable(
+            f"{client.title} does not say where its sign-in is. Your connection is kept; try again shortly.",
+            provider=client.name,
+            sent=Sent.NOT_SENT,
+            provider_code="no_metadata",
+        )

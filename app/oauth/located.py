@@ -96,7 +96,7 @@ def _root(text: str) -> yaml.MappingNode:
         wrong = ", ".join(part for part in (error.context, error.problem) if part)
         raise _Unfit(line, f"is not YAML ({wrong}); mend it here or above") from error
     if root is None:
-        raise _Unfit(1, "is empty; give it at least name and token_url")
+        raise _Unfit(1, "is empty; give it at least name and token_url or issuer")
     if not isinstance(root, yaml.MappingNode):
         raise _Unfit(_line(root), "must hold fields at its top level, each as `field: value`")
     return root

@@ -80,7 +80,7 @@ def code_request(client: OAuthClient, *, code: str, redirect_uri: str, code_veri
     fields = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri}
     if client.provider.pkce:
         fields["code_verifier"] = code_verifier
-    return _request(client, client.provider.token_url, {**fields, **client.provider.token_params})
+    return _request(client, client.provider.token_url or "", {**fields, **client.provider.token_params})
 
 
 def refresh_request(client: OAuthClient, *, refresh_token: str) -> HttpRequest:

@@ -41,6 +41,7 @@ from app.oauth.parts import (
     Url,
     Variable,
     as_dict,
+    mistake,
     mistakes,
 )
 
@@ -71,10 +72,12 @@ class Provider(Group):
     """Where the provider describes its OAuth endpoints."""
     issuer: QuerylessUrl | None = None
     """Compared character by character with `iss` and discovered metadata (RFC 8414 section 3.3, RFC 9207)."""
+    requires_iss: StrictBool = False
+    """Whether its authorization answers always carry `iss`, so that one without is refused (RFC 9207 section 2.4)."""
     authorization_url: Url | None = None
     """Where a resource owner consents (RFC 6749 section 3.1); null: grants can only be imported."""
-    token_url: Url
-    """The token endpoint (RFC 6749 section 3.2)."""
+    token_url: Url | None = Field(default=None, validate_default=True)
+    """The token endpoint (RFC 6749 section 3.2). Left out: what else is left out too is asked of the `issuer`."""
     refresh_url: Url | None = None
     """The token endpoint for refreshes, where it is another."""
     revocation_url: Url | None = None
@@ -116,6 +119,15 @@ class Provider(Group):
     unconfirmed: tuple[Text, ...] = ()
     """Paths of facts that no document or running code has confirmed yet; a registration may correct them."""
 
+    @field_validator("token_url")
+    @classmethod
+    def _given_or_discovered(cls, url: str | None, info: ValidationInfo) -> str | None:
+        if url is None and info.data.get("issuer", "refused itself") is None:
+            raise mistake(
+                "is required where no issuer is given, of which it could be asked; add one of the two"
+            )
+        return url
+
     @field_validator("variables")
     @classmethod
     def _used_and_declared(
@@ -148,9 +160,28 @@ class Provider(Group):
         return paths
 
     @property
+    def is_discovered(self) -> bool:
+        """Whether its endpoints have to be asked of its issuer (RFC 8414) before anything can be sent."""
+        return self.token_url is None
+
+    @property
+    def is_connectable(self) -> bool:
+        """Whether users can consent there; of an issuer that has not been asked yet it is assumed."""
+        return self.authorization_url is not None or self.is_discovered
+
+    def completed(self, published: Mapping[str, object]) -> Provider:
+        """Itself with the endpoints that its issuer publishes, where the entry leaves them out.
+
+        Raises ValidationError for a URL that no entry may have, one leading to this machine least of all.
+        """
+        given = self.model_fields_set - {"token_url"}
+        own = {name: value for name, value in dict(self).items() if name in given}
+        return Provider.model_validate({**published, **own})
+
+    @property
     def token_endpoint_for_refresh(self) -> str:
-        """Where to send refreshes; not filled in."""
-        return self.refresh_url or self.token_url
+        """Where to send refreshes; not filled in. Of an issuer that has not been asked yet: the issuer."""
+        return self.refresh_url or self.token_url or self.issuer or ""
 
     @property
     def rotates(self) -> bool:

@@ -20,6 +20,9 @@ CATALOGUE = load_catalogue(allow_loopback=True)
 PUBLIC = load_catalogue()
 
 START = "name: acme\ntoken_url: https://acme.example/token\n"  # what follows it is on line 3
+NO_TOKEN_URL = (
+    "token_url: is required where no issuer is given, of which it could be asked; add one of the two"
+)
 
 
 def mistakes_in(folder: Path, *, allow_loopback: bool = False) -> tuple[str, ...]:
@@ -28,10 +31,14 @@ def mistakes_in(folder: Path, *, allow_loopback: bool = False) -> tuple[str, ...
     return refused.value.mistakes
 
 
+# Their answers, or another request, tell where the API of a grant is.
+API_DIFFERS_BY_GRANT = {"docusign", "mailchimp", "pipedrive", "salesforce"}
+
+
 class TestShipped:
     def test_the_files_are_the_catalogue(self) -> None:
         assert [path.stem for path in SHIPPED] == list(CATALOGUE)
-        assert set(CATALOGUE) >= {"github", "google", "microsoft", "netsuite", "sandbox", "slack"}
+        assert len(PUBLIC) >= 35
 
     def test_nothing_else_lies_in_the_folder(self) -> None:
         assert sorted(OURS.iterdir()) == SHIPPED
@@ -55,8 +62,8 @@ class TestShipped:
     @pytest.mark.parametrize("name", CATALOGUE)
     def test_says_what_it_is_called_and_where_its_api_is(self, name: str) -> None:
         assert CATALOGUE[name].display_name != name
-        assert CATALOGUE[name].api.base_url
         assert CATALOGUE[name].authorization_url
+        assert (CATALOGUE[name].api.base_url is None) == (name in API_DIFFERS_BY_GRANT)
 
     @pytest.mark.parametrize("name", CATALOGUE)
     def test_says_whether_its_refresh_token_rotates(self, name: str) -> None:
@@ -77,7 +84,7 @@ class TestShipped:
     @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
     def test_marks_each_unconfirmed_fact_in_a_comment_and_in_the_list(self, path: Path) -> None:
         text = path.read_text()
-        marked = re.findall(r"^ *(?:- )?(\w+)(?::.*)? *# unconfirmed", text, re.MULTILINE)
+        marked = re.findall(r"^ *(?:- )?([\w-]+)(?::.*)? *# unconfirmed", text, re.MULTILINE)
         assert len(re.findall(r"unconfirmed", text.split("\nunconfirmed:")[0])) == len(marked)
         assert sorted(marked) == sorted(p.rpartition(".")[2] for p in CATALOGUE[path.stem].unconfirmed)
 
@@ -97,7 +104,7 @@ class TestFacts:
         microsoft = CATALOGUE["microsoft"]
         assert microsoft.rotates
         assert not microsoft.is_strict
-        assert microsoft.resolve(microsoft.token_url, {}).split("/")[3] == "common"
+        assert microsoft.resolve(microsoft.token_url or "", {}).split("/")[3] == "common"
 
     def test_microsoft_means_by_its_numbers_more_than_by_invalid_grant(self) -> None:
         meaning_of = CATALOGUE["microsoft"].meaning_of
@@ -110,13 +117,13 @@ class TestFacts:
     )
     def test_a_microsoft_tenant_is_a_domain_an_id_or_a_kind(self, tenant: str) -> None:
         microsoft = CATALOGUE["microsoft"]
-        assert f"/{tenant}/" in microsoft.resolve(microsoft.token_url, {"tenant": tenant})
+        assert f"/{tenant}/" in microsoft.resolve(microsoft.token_url or "", {"tenant": tenant})
 
     @pytest.mark.parametrize("tenant", ["../common", "a/b", "-a", "contoso..com", "contoso.com#", ""])
     def test_and_nothing_else(self, tenant: str) -> None:
         microsoft = CATALOGUE["microsoft"]
         with pytest.raises(ValueError, match="'tenant' of microsoft must match"):
-            microsoft.resolve(microsoft.token_url, {"tenant": tenant})
+            microsoft.resolve(microsoft.token_url or "", {"tenant": tenant})
 
     @pytest.mark.parametrize("name", ["github", "slack"])
     def test_errors_come_with_status_200_and_tokens_without_an_end(self, name: str) -> None:
@@ -138,18 +145,98 @@ class TestFacts:
         netsuite = CATALOGUE["netsuite"]
         assert netsuite.refresh_token.absolute_lifetime_seconds == 7 * 86400
         assert netsuite.client_authentication == "basic"
-        assert netsuite.resolve(netsuite.token_url, {"account_id": "1234567-sb1"}).startswith(
+        assert netsuite.resolve(netsuite.token_url or "", {"account_id": "1234567-sb1"}).startswith(
             "https://1234567-sb1.suitetalk.api.netsuite.com/"
         )
         with pytest.raises(ValueError, match="needs the variable 'account_id'"):
-            netsuite.resolve(netsuite.token_url, {})
+            netsuite.resolve(netsuite.token_url or "", {})
 
     @pytest.mark.parametrize(
         "account_id", ["evil.example/", "1234567_SB1", "a.b", "x@y", "127.0.0.1:80", "a#"]
     )
     def test_a_netsuite_account_cannot_name_a_host(self, account_id: str) -> None:
         with pytest.raises(ValueError, match="'account_id' of netsuite must match"):
-            CATALOGUE["netsuite"].resolve(CATALOGUE["netsuite"].token_url, {"account_id": account_id})
+            CATALOGUE["netsuite"].resolve(CATALOGUE["netsuite"].token_url or "", {"account_id": account_id})
+
+    @pytest.mark.parametrize(
+        "name", ["google", "hubspot", "dropbox", "asana", "zoho", "pipedrive", "figma", "linkedin"]
+    )
+    def test_keeps_its_refresh_token(self, name: str) -> None:
+        assert not CATALOGUE[name].rotates
+
+    @pytest.mark.parametrize(
+        ("name", "seconds"), [("xero", 1800), ("atlassian", 600), ("box", None), ("shopify", None)]
+    )
+    def test_takes_a_replaced_refresh_token_for_a_while(self, name: str, seconds: int | None) -> None:
+        token = CATALOGUE[name].refresh_token
+        assert (token.rotation, token.grace_seconds) == ("graced", seconds)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("github", "calendly", "zendesk", "salesforce", "x", "gitlab", "slack", "zoom", "airtable"),
+            *("quickbooks", "discord", "spotify", "linear", "docusign", "notion", "pinterest"),
+        ],
+    )
+    def test_is_never_sent_a_refresh_token_that_may_be_spent(self, name: str) -> None:
+        assert CATALOGUE[name].is_strict
+
+    @pytest.mark.parametrize("name", ["github", "slack", "zoho", "reddit"])
+    def test_may_answer_an_error_with_status_200(self, name: str) -> None:
+        assert CATALOGUE[name].error_on_200
+
+    @pytest.mark.parametrize(
+        ("name", "seconds"),
+        [*dict.fromkeys(["notion", "mailchimp", "stripe-connect"]).items(), ("salesforce", 7200)],
+    )
+    def test_says_how_long_a_token_lasts_where_answers_do_not(self, name: str, seconds: int | None) -> None:
+        assert CATALOGUE[name].access_token.lifetime_seconds == seconds
+
+    def test_notion_takes_json_with_basic(self) -> None:
+        assert (CATALOGUE["notion"].body_format, CATALOGUE["notion"].client_authentication) == (
+            "json",
+            "basic",
+        )
+
+    def test_figma_refreshes_elsewhere(self) -> None:
+        figma = CATALOGUE["figma"]
+        assert figma.token_endpoint_for_refresh == "https://api.figma.com/v1/oauth/refresh" != figma.token_url
+
+    @pytest.mark.parametrize("name", ["x", "airtable"])
+    def test_wants_a_code_challenge_of_confidential_clients_too(self, name: str) -> None:
+        assert CATALOGUE[name].pkce
+        assert CATALOGUE[name].client_authentication == "basic"
+
+    @pytest.mark.parametrize(
+        ("name", "variable", "value"),
+        [
+            ("docusign", "host", "account-d.docusign.com"),
+            ("salesforce", "hostname", "acme--uat.sandbox.my.salesforce.com"),
+            ("zoho", "dc", "com.au"),
+            ("shopify", "shop", "acme-2"),
+            ("zendesk", "subdomain", "acme"),
+        ],
+    )
+    def test_a_host_is_filled_in(self, name: str, variable: str, value: str) -> None:
+        entry = CATALOGUE[name]
+        assert value in entry.resolve(entry.token_url or "", {variable: value})
+
+    @pytest.mark.parametrize(
+        ("name", "variable", "value"),
+        [
+            ("docusign", "host", "evil.example"),
+            ("docusign", "host", "accountXdocusign.com"),
+            ("salesforce", "hostname", "salesforce.com.evil.example"),
+            ("salesforce", "hostname", "evilsalesforce.com"),
+            ("zoho", "dc", "com.evil.example"),
+            ("shopify", "shop", "evil.example/"),
+            ("zendesk", "subdomain", "evil.example#"),
+        ],
+    )
+    def test_and_leads_to_nobody_else(self, name: str, variable: str, value: str) -> None:
+        entry = CATALOGUE[name]
+        with pytest.raises(ValueError, match=f"'{variable}' of {name} must match"):
+            entry.resolve(entry.token_url or "", {variable: value})
 
     def test_the_sandbox_is_strict_and_short_lived(self) -> None:
         sandbox = CATALOGUE["sandbox"]
@@ -228,7 +315,7 @@ class TestMore:
             ["a.yaml:3", "error_on_200"],
             ["a.yaml:4", "scopes"],
             ["a.yaml:5", "name"],
-            ["b.yaml:1", "is empty; give it at least name and token_url"],
+            ["b.yaml:1", "is empty; give it at least name and token_url or issuer"],
             ["c.yml:3", "variables.x.pattern"],
             ["c.yml:4", "unconfirmed.0"],
         ]
@@ -237,7 +324,7 @@ class TestMore:
 BROKEN = {  # what is wrong with acme.yaml: its text, and all that is said of it
     "an empty file": (
         "",
-        "acme.yaml:1: is empty; give it at least name and token_url",
+        "acme.yaml:1: is empty; give it at least name and token_url or issuer",
     ),
     "only comments": (
         "# soon\n---\n",
@@ -257,7 +344,7 @@ BROKEN = {  # what is wrong with acme.yaml: its text, and all that is said of it
     ),
     "no token url": (
         "# one\n# two\nname: acme\n",
-        "acme.yaml:3: token_url: is required; add it",
+        f"acme.yaml:3: {NO_TOKEN_URL}",
     ),
     "broken syntax": (
         START + "scopes: [a, b\npkce: true\n",
@@ -528,7 +615,7 @@ class TestBroken:
     def test_never_costs_another_file_its_mistakes(self, text: str, said: str, tmp_path: Path) -> None:
         (tmp_path / "acme.yaml").write_text(text)
         (tmp_path / "bare.yaml").write_text("name: bare\n")
-        assert mistakes_in(tmp_path) == (*said.split("\n"), "bare.yaml:1: token_url: is required; add it")
+        assert mistakes_in(tmp_path) == (*said.split("\n"), f"bare.yaml:1: {NO_TOKEN_URL}")
 
     @settings(max_examples=100, deadline=None)
     @given(st.text(alphabet="ab:-?[]{},#&*!|>'\"%@` \n\t0\\\ud800", max_size=40) | st.binary(max_size=40))

@@ -21,6 +21,7 @@ VIOLATIONS = {
     "Grants' stores are their own domain's": ("app/connect/connect.py", "import app.grants.store"),
     "Connect's store is its own domain's": ("app/jobs.py", "import app.connect.store"),
     "Consumers' store is its own domain's": ("app/jobs.py", "import app.consumers.store"),
+    "Clients' store is its own domain's": ("app/jobs.py", "import app.clients.store"),
     "The vault's store is its own domain's": ("app/jobs.py", "import app.vault.store"),
     "Only edges know frameworks": ("app/grants/refresh.py", "import fastapi"),
     "HTTP goes out through one door": ("app/connect/connect.py", "import httpx"),

@@ -19,10 +19,11 @@ from urllib.parse import parse_qsl
 import pytest
 
 from app.errors import Category, ProviderError, ProviderUnavailable, Sent, UpstreamError
-from app.oauth import endpoints as door
+from app.oauth import door
 from app.oauth.answers import TokenSet
 from app.oauth.client import OAuthClient
-from app.oauth.endpoints import MAX_ANSWER_BYTES, TokenEndpoints
+from app.oauth.door import MAX_ANSWER_BYTES
+from app.oauth.endpoints import TokenEndpoints
 from app.oauth.provider import Provider
 from tests.broker import free_port
 

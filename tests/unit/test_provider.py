@@ -22,6 +22,7 @@ FULL: dict[str, Any] = {
     "display_name": "Acme",
     "documentation": "https://developers.acme.example/oauth",
     "issuer": "https://login.acme.example",
+    "requires_iss": True,
     "authorization_url": "https://login.acme.example/{tenant}/authorize",
     "token_url": "https://login.acme.example/{tenant}/token",
     "refresh_url": None,
@@ -82,11 +83,22 @@ class TestTheForm:
         assert FULL.keys() == Provider.model_fields.keys()
 
     def test_needs_only_a_name_and_a_token_url(self) -> None:
-        assert [name for name, field in Provider.model_fields.items() if field.is_required()] == [
-            "name",
-            "token_url",
-        ]
+        assert [name for name, field in Provider.model_fields.items() if field.is_required()] == ["name"]
         assert Provider.model_validate(MINIMAL).display_name == "acme"
+        with pytest.raises(ValidationError, match="token_url.*\n.*is required where no issuer is given"):
+            Provider.model_validate({"name": "acme"})
+
+    def test_an_issuer_does_in_place_of_a_token_url(self) -> None:
+        assert Provider.model_validate({"name": "acme", "issuer": "https://acme.example"}).is_discovered
+        assert not acme(issuer="https://acme.example").is_discovered
+
+    def test_what_an_issuer_publishes_counts_where_the_entry_says_nothing(self) -> None:
+        entry = Provider.model_validate({**FULL, "token_url": None, "requires_iss": False})
+        published = {"token_url": "https://new.example/token", "userinfo_url": "https://new.example/me"}
+        whole = entry.completed({**published, "requires_iss": True})
+        assert (whole.token_url, whole.userinfo_url) == (published["token_url"], FULL["userinfo_url"])
+        assert not whole.requires_iss
+        assert whole.model_dump(exclude={"token_url"}) == entry.model_dump(exclude={"token_url"})
 
     def test_takes_whoever_says_nothing_of_rotation_for_strict(self) -> None:
         assert acme().is_strict
@@ -232,9 +244,10 @@ class TestVariables:
     def test_are_filled_in_from_what_is_given_and_else_from_the_default(self) -> None:
         fill = self.HOSTED.resolve
         assert (
-            fill(self.HOSTED.token_url, {"account_id": "1-sb1"}) == "https://1-sb1.acme.example/common/token"
+            fill(self.HOSTED.token_url or "", {"account_id": "1-sb1"})
+            == "https://1-sb1.acme.example/common/token"
         )
-        assert fill(self.HOSTED.token_url, {"account_id": "1", "tenant": "me"}).endswith("/me/token")
+        assert fill(self.HOSTED.token_url or "", {"account_id": "1", "tenant": "me"}).endswith("/me/token")
 
     def test_leave_a_url_without_them_alone(self) -> None:
         assert self.HOSTED.resolve("https://acme.example/revoke", {}) == "https://acme.example/revoke"
@@ -243,25 +256,25 @@ class TestVariables:
         with pytest.raises(
             ValueError, match=r"acme needs the variable 'account_id', .* \[a-z0-9-\]\{1,40\}\."
         ):
-            self.HOSTED.resolve(self.HOSTED.token_url, {})
+            self.HOSTED.resolve(self.HOSTED.token_url or "", {})
 
     def test_unknown_is_an_error_that_names_the_known(self) -> None:
         with pytest.raises(ValueError, match=r"no variable 'region'; its variables: account_id, tenant\."):
-            self.HOSTED.resolve(self.HOSTED.token_url, {"account_id": "1", "region": "eu"})
+            self.HOSTED.resolve(self.HOSTED.token_url or "", {"account_id": "1", "region": "eu"})
         with pytest.raises(ValueError, match=r"declares no variable 'region'"):
             self.HOSTED.resolve("https://{region}.acme.example/", {})
 
     @pytest.mark.parametrize("value", ["", "A", "1_sb1", "a.evil.example", "1\n", "a" * 41, "é", "١"])
     def test_must_match_all_of_the_pattern(self, value: str) -> None:
         with pytest.raises(ValueError, match=r"'account_id' of acme must match \[a-z0-9-\]\{1,40\}"):
-            self.HOSTED.resolve(self.HOSTED.token_url, {"account_id": value})
+            self.HOSTED.resolve(self.HOSTED.token_url or "", {"account_id": value})
 
     @pytest.mark.parametrize(
         "value", [*"/@:?#%\\ \t\n&=", "a/b", "..", ".", "a..b", ".a", "a.", "%2e%2e", "a" * 254]
     )
     def test_never_leave_their_part_of_the_url_whatever_the_pattern_allows(self, value: str) -> None:
         with pytest.raises(ValueError, match=r"'tenant' of acme must match"):
-            self.HOSTED.resolve(self.HOSTED.token_url, {"account_id": "1", "tenant": value})
+            self.HOSTED.resolve(self.HOSTED.token_url or "", {"account_id": "1", "tenant": value})
 
     @pytest.mark.parametrize(
         "value", ["127.0.0.1", "localhost", "169.254.169.254", "10.1", "2130706433", "0x7f000001"]
@@ -269,16 +282,18 @@ class TestVariables:
     def test_never_turn_a_host_into_an_address(self, value: str) -> None:
         entry = acme(token_url="https://{host}/token", variables={"host": {"pattern": "[a-z0-9.]+"}})
         with pytest.raises(ValueError, match="not to a named host"):
-            entry.resolve(entry.token_url, {"host": value})
+            entry.resolve(entry.token_url or "", {"host": value})
 
     def test_that_make_no_host_are_refused(self) -> None:
         with pytest.raises(ValueError, match="must be an absolute URL"):
-            self.HOSTED.resolve(self.HOSTED.token_url, {"account_id": "-1"})
+            self.HOSTED.resolve(self.HOSTED.token_url or "", {"account_id": "-1"})
 
     @given(st.text(max_size=60), st.text(max_size=60))
     def test_no_value_reaches_another_host_or_path(self, account_id: str, tenant: str) -> None:
         try:
-            filled = self.HOSTED.resolve(self.HOSTED.token_url, {"account_id": account_id, "tenant": tenant})
+            filled = self.HOSTED.resolve(
+                self.HOSTED.token_url or "", {"account_id": account_id, "tenant": tenant}
+            )
         except ValueError:
             return
         assert filled == f"https://{account_id}.acme.example/{tenant}/token"

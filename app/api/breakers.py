@@ -1,0 +1,90 @@
+"""`/breakers`: which upstreams are being left alone, and an operator's hand on that."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from app.api.deps import Use, consumer_with, percent_decode
+from app.api.problems import responses
+from app.breakers.switch import BreakerView, Turn
+from app.consumers.consumer import Consumer, Scope
+from app.resilience import BreakerState
+
+router = APIRouter(tags=["Operations"])
+
+Admin = Annotated[Consumer, Depends(consumer_with(Scope.ADMIN))]
+BreakerName = Annotated[
+    str,
+    BeforeValidator(percent_decode),
+    Path(description="The `name` of a breaker.", examples=["google:token:oauth2.googleapis.com"]),
+]
+
+
+class BreakerAnswer(BaseModel):
+    """What guards one kind of endpoint at one host of a provider."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "google:token:oauth2.googleapis.com",
+                    "provider": "google",
+                    "kind": "token",
+                    "host": "oauth2.googleapis.com",
+                    "state": "open",
+                    "failures": 3,
+                    "opened_at": "2026-11-22T10:00:00Z",
+                    "next_probe_at": "2026-11-22T10:00:15Z",
+                }
+            ]
+        }
+    )
+
+    name: str = Field(description="`provider:kind:host`.")
+    provider: str
+    kind: str = Field(description="`token`: the token endpoint; `api`: the provider's API.")
+    host: str
+    state: BreakerState = Field(description="`half_open`: one request is let through, to see.")
+    failures: int = Field(description="Failed operations in a row.")
+    opened_at: datetime | None = Field(description="Null while it is closed.")
+    next_probe_at: datetime | None = Field(description="When a request is let through again.")
+
+
+class BreakerList(BaseModel):
+    items: list[BreakerAnswer] = Field(description="In the order of their names.")
+
+
+@router.get("/breakers", summary="List circuit breakers", responses=responses())
+async def list_breakers(services: Use, _: Admin) -> BreakerList:
+    """As this replica sees its upstreams: each replica judges by what it meets itself."""
+    return BreakerList(items=[_describe(view) for view in services.switch.listed()])
+
+
+@router.post("/breakers/{name}/reset", summary="Close a breaker", responses=responses("not_found"))
+async def reset_breaker(name: BreakerName, services: Use, admin: Admin) -> BreakerAnswer:
+    """Requests go to the upstream again at once, on all replicas."""
+    return _describe(await services.switch.turn(name, Turn.RESET, actor=admin.name))
+
+
+@router.post("/breakers/{name}/open", summary="Open a breaker", responses=responses("not_found"))
+async def open_breaker(name: BreakerName, services: Use, admin: Admin) -> BreakerAnswer:
+    """The upstream is left alone, on all replicas, for `BROKER_BREAKER_COOLDOWN_MAX_SECONDS`; then one request sees how
+    it is."""
+    return _describe(await services.switch.turn(name, Turn.OPEN, actor=admin.name))
+
+
+def _describe(view: BreakerView) -> BreakerAnswer:
+    return BreakerAnswer(
+        name=view.key.name,
+        provider=view.key.provider,
+        kind=view.key.kind,
+        host=view.key.host,
+        state=view.state,
+        failures=view.failures,
+        opened_at=view.opened_at,
+        next_probe_at=view.next_probe_at,
+    )

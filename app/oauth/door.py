@@ -1,0 +1,106 @@
+"""The one door through which OAuth requests leave.
+
+Every request has a total deadline, a bounded body, no redirect, no cookie and no proxy of the environment. What a
+failure says of the request (was it sent, may it have been processed) is decided here, since a refresh token depends
+on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+from app.errors import Category, ProviderError, ProviderUnavailable, Sent
+from app.oauth.answers import HttpAnswer
+from app.oauth.client import OAuthClient
+from app.oauth.messages import HttpRequest
+
+MAX_ANSWER_BYTES = 64 * 1024
+CONNECT_SECONDS = 2.0
+_PER_HOST = 64
+_KEEPALIVE_SECONDS = (
+    5.0  # longer, and more idle connections are closed by the provider just as we write to them
+)
+# The transport calls a reset in mid-request a ConnectTimeout, so its own words do not tell whether anything was sent;
+# what aiohttp said beneath does.
+_NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+
+
+class Door:
+    """Sends requests to providers. Create it and close it on the event loop that uses it."""
+
+    def __init__(self, *, timeout_seconds: float = 10.0, max_connections: int = 1024) -> None:
+        self._timeout_seconds = timeout_seconds
+        limits = httpx.Limits(max_connections=max_connections, keepalive_expiry=_KEEPALIVE_SECONDS)
+        self._http = httpx.AsyncClient(
+            transport=AiohttpTransport(client=lambda: _session(limits), limits=limits),
+            timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # one user's cookie is not another's
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    async def send(self, client: OAuthClient, request: HttpRequest) -> HttpAnswer:
+        """The answer, whatever its status. Raises ProviderUnavailable, or ProviderError for one over 64 KiB."""
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await self._exchange(client, request)
+        except TimeoutError as error:
+            raise _unreachable(client, "timeout", Sent.UNKNOWN) from error
+        except httpx.HTTPError as error:
+            cause = error.__cause__ or error
+            sent = Sent.NOT_SENT if isinstance(cause, _NEVER_SENT) else Sent.UNKNOWN
+            raise _unreachable(client, type(cause).__name__, sent) from error
+        except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
+            sent = Sent.NOT_SENT if isinstance(error, _NEVER_SENT) else Sent.UNKNOWN
+            raise _unreachable(client, type(error).__name__, sent) from error
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def _exchange(self, client: OAuthClient, request: HttpRequest) -> HttpAnswer:
+        async with self._http.stream(
+            request.method, request.url, headers=dict(request.headers), content=request.body
+        ) as response:
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            body = bytearray()
+            # Raw: we asked for the identity encoding, and a small body must not become a large one.
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise _oversized(client)
+            return HttpAnswer(response.status_code, headers, bytes(body))
+
+
+def _session(limits: httpx.Limits) -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(
+        limit=limits.max_connections or 0,
+        limit_per_host=_PER_HOST,  # one provider that hangs must not take the connections of the others
+        keepalive_timeout=limits.keepalive_expiry or _KEEPALIVE_SECONDS,
+        ssl=ssl.create_default_context(),
+    )
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+
+
+def _unreachable(client: OAuthClient, what: str, sent: Sent) -> ProviderUnavailable:
+    return ProviderUnavailable(
+        f"{client.title} cannot be reached at the moment. Your connection is kept; try again shortly.",
+        provider=client.name,
+        sent=sent,
+        category=Category.NETWORK,
+        provider_code=what,
+    )
+
+
+def _oversized(client: OAuthClient) -> ProviderError:
+    return ProviderError(
+        f"{client.title} gave an answer that is too large to be one. Your connection is kept.",
+        provider=client.name,
+        sent=Sent.UNKNOWN,
+        provider_code="answer_too_large",
+    )
