@@ -17,8 +17,8 @@ from app import demo as demonstration
 from app import development, embedded, main, serve
 from app.api.deps import Services
 from app.clock import SystemClock
-from app.consumers.authenticate import Authenticator
 from app.consumers.consumer import Scope, new_key
+from app.consumers.keys import KeyRegistry
 from app.db import Database, DatabaseUnavailable
 from app.errors import ConfigurationError, ValidationFailed
 from app.main import Settings
@@ -86,7 +86,7 @@ def create_key(
     async def create(db: Database) -> str:
         clock = SystemClock()
         await db.migrate()
-        return await Authenticator(db, clock).create_key(
+        return await KeyRegistry(db, clock).create_key(
             consumer=consumer,
             scopes=scope,
             providers=provider,
@@ -106,7 +106,7 @@ def revoke_key(
     """Ends a key, on all replicas within two seconds."""
 
     async def revoke(db: Database) -> bool:
-        return await Authenticator(db, SystemClock()).revoke_key(key_id, actor=_ACTOR)
+        return await KeyRegistry(db, SystemClock()).revoke_key(key_id, actor=_ACTOR)
 
     if not _with_db(revoke):
         print(f"There is no key {key_id} in force.", file=sys.stderr)
@@ -119,7 +119,7 @@ def list_keys() -> None:
     """Lists all keys, without their secrets."""
 
     async def listed(db: Database) -> list[str]:
-        found = await Authenticator(db, SystemClock()).list_keys()
+        found = await KeyRegistry(db, SystemClock()).list_keys()
         now = SystemClock().now()
         return [
             f"{key.key_id}  {key.consumer:24}  "

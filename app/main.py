@@ -28,10 +28,13 @@ from app.clock import Clock, SystemClock
 from app.connect.connect import Connector
 from app.connect.tickets import Tickets
 from app.consumers.authenticate import Authenticator
+from app.consumers.keys import KeyRegistry
 from app.consumers.limits import RateLimiter
 from app.db import Database, plain_url
 from app.drain import Drain
 from app.errors import ConfigurationError, ValidationFailed
+from app.grants.answer import Answers
+from app.grants.known import KnownGrants
 from app.grants.ledger import Ledger
 from app.grants.protocol import Limits, RefreshProtocol
 from app.grants.queue import Queue
@@ -125,8 +128,10 @@ async def running(
         stack.push_async_callback(endpoints.close)
         services = build(read, db, vault, listener, endpoints, clients, clock)
         await services.registrar.load()
+        stack.push_async_callback(services.authenticator.close)
+        stack.push_async_callback(services.refresher.close)
         if (key := admin_key(read)) is not None:
-            await services.authenticator.install_admin_key(key)
+            await services.keys.install_admin_key(key)
         listener.start()
         stack.push_async_callback(listener.stop)
         for watch in (services.registrar.watch(), services.switch.watch()):
@@ -155,7 +160,8 @@ def build(
         cooldown_max_seconds=read.breaker_cooldown_max_seconds,
     )
     commit_within = timedelta(seconds=settings.COMMIT_SECONDS)
-    ledger = Ledger(db, vault, clock, replica=replica, commit_within=commit_within, margin=read.margin)
+    known = KnownGrants(db, listener, clock)
+    ledger = Ledger(db, vault, known, clock, replica=replica, commit_within=commit_within, margin=read.margin)
     drain = Drain(clock, within=timedelta(seconds=read.drain_seconds))
     limits = Limits(read.lease_ttl, timedelta(seconds=settings.SEND_WINDOW_SECONDS))
     backoff = Backoff(read.retry_attempts, read.retry_base_seconds, read.retry_cap_seconds)
@@ -165,9 +171,17 @@ def build(
     )  # fmt: skip
     waiting = Waiting(db, listener, clock)
     refresher = Refresher(
-        db, vault, protocol, waiting, drain, Queue(), clock, concurrency=read.refresh_concurrency
+        db,
+        known,
+        Answers(vault, clock),
+        protocol,
+        waiting,
+        drain,
+        Queue(),
+        clock,
+        concurrency=read.refresh_concurrency,
     )
-    registry = GrantRegistry(db, vault, endpoints, clients, waiting, clock, margin=read.margin)
+    registry = GrantRegistry(db, vault, endpoints, clients, waiting, known, clock, margin=read.margin)
     interval = timedelta(seconds=read.refresh_interval_seconds)
     tickets = Tickets(vault, clock, base_url=read.base_url)
     connector = Connector(
@@ -175,7 +189,8 @@ def build(
         base_url=read.base_url, return_to=read.return_to,
     )  # fmt: skip
     return Services(
-        authenticator=Authenticator(db, clock),
+        authenticator=Authenticator(db, listener, clock),
+        keys=KeyRegistry(db, clock),
         limiter=RateLimiter(clock),
         refresher=refresher,
         registry=registry,

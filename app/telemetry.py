@@ -38,6 +38,12 @@ BREAKER_STATE = Gauge(
     "0 closed, 1 half-open, 2 open; read when scraped.",
     ["provider", "kind", "host"],
 )
+CACHE_READS = Counter(
+    "broker_cache_reads",
+    "Look-ups in what is remembered, by outcome: hit, miss or stale.",
+    ["cache", "outcome"],
+)
+CACHE_ENTRIES = Gauge("broker_cache_entries", "How much is remembered.", ["cache"])
 BUILD = Gauge("broker_build_info", "1, with the version that runs.", ["version"])
 
 REDACTED = "[redacted]"

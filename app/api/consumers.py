@@ -76,7 +76,7 @@ async def create_consumer(body: ConsumerBody, services: Use, admin: Admin) -> Co
         None if body.users is None else tuple(body.users),
         None if body.rate is None else Rate(body.rate.limit, body.rate.per_seconds),
     )
-    await services.authenticator.create_consumer(consumer, actor=admin.name)
+    await services.keys.create_consumer(consumer, actor=admin.name)
     return ConsumerAnswer(id=consumer.id, **dict(body))
 
 
@@ -89,7 +89,7 @@ async def create_key(
     """One more key; those before stay in force, so that they can be replaced without a gap."""
     response.headers["Cache-Control"] = "no-store"
     expires_at = None if body is None else body.expires_at
-    key = await services.authenticator.issue_key(consumer_id, expires_at=expires_at, actor=admin.name)
+    key = await services.keys.issue_key(consumer_id, expires_at=expires_at, actor=admin.name)
     return KeyAnswer(id=key.split("_")[1], key=key)
 
 
@@ -106,6 +106,7 @@ async def delete_key(
     admin: Admin,
 ) -> None:
     """Ends a key, on all replicas within two seconds."""
-    revoked = await services.authenticator.revoke_key(key_id, consumer_id=consumer_id, actor=admin.name)
+    revoked = await services.keys.revoke_key(key_id, consumer_id=consumer_id, actor=admin.name)
+    services.authenticator.forget(key_id)
     if not revoked:
         raise NotFound("This consumer has no such key in force.")

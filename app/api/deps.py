@@ -31,6 +31,7 @@ from app.connect.connect import Connector
 from app.connect.tickets import Tickets
 from app.consumers.authenticate import Authenticator
 from app.consumers.consumer import Consumer, Scope
+from app.consumers.keys import KeyRegistry
 from app.consumers.limits import RateLimiter
 from app.db import Database
 from app.drain import Drain
@@ -55,6 +56,7 @@ class Services:
     """Everything the routes conduct; `app.main` makes it."""
 
     authenticator: Authenticator
+    keys: KeyRegistry
     limiter: RateLimiter
     refresher: Refresher
     registry: GrantRegistry

@@ -1,39 +1,29 @@
-"""Who is calling: API keys checked, made and revoked."""
+"""Who is calling: API keys checked. `keys` makes and revokes them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
-from uuid import UUID
-
-from cachetools import TTLCache
-
-from app.audit import store as audit
-from app.audit.event import AuditEvent
 from app.clock import Clock
 from app.consumers import store
-from app.consumers.consumer import ApiKey, Consumer, Scope, new_key, split_key
-from app.consumers.store import ListedKey
+from app.consumers.consumer import ApiKey, Consumer, split_key
 from app.db import Database
-from app.errors import Conflict, NotFound, Unauthenticated, ValidationFailed
-from app.ids import uuid7
-from app.telemetry import logger
+from app.errors import Unauthenticated
+from app.listener import KEY_CHANGED, Listener
+from app.remembered import Remembered
 
-log = logger(__name__)
-
-ADMIN_CONSUMER = "admin"
-_CACHE_SECONDS = 1.0  # how long a revoked key may still be accepted
+_CACHE_SECONDS = 1.0  # how long a revoked key may still be accepted, should its announcement be lost
 _CACHE_KEYS = 10_000
 
 
 class Authenticator:
-    """Tells the consumer of a key. Verified keys are remembered for a second."""
+    """Tells the consumer of a key. Keys are remembered for a second, and for a minute while PostgreSQL is away."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    def __init__(self, db: Database, listener: Listener, clock: Clock) -> None:
         self._db = db
         self._clock = clock
-        self._known: TTLCache[str, tuple[ApiKey, Consumer]] = TTLCache(_CACHE_KEYS, _CACHE_SECONDS)
+        self._changed = listener.mailbox(KEY_CHANGED)
+        self._known: Remembered[str, tuple[ApiKey, Consumer]] = Remembered(
+            "keys", self._find, clock, size=_CACHE_KEYS, ttl_seconds=lambda: _CACHE_SECONDS
+        )
 
     async def consumer_of(self, key: str) -> Consumer:
         """Raises Unauthenticated, with one text whatever is wrong with the key."""
@@ -41,144 +31,27 @@ class Authenticator:
         if parts is None:
             raise Unauthenticated
         key_id, secret = parts
-        found = self._known.get(key_id) or await self._look_up(key_id)
-        if found is None or not found[0].accepts(secret, self._clock.now()):
+        self._forget_changed()
+        found = await self._known.get(key_id)
+        if found is None or not found.value[0].accepts(secret, self._clock.now()):
             raise Unauthenticated
-        return found[1]
+        return found.value[1]
 
-    async def install_admin_key(self, key: str) -> None:
-        """Makes `key` the admin's only key, if it is new. A key that was revoked stays revoked."""
-        key_id, secret = _parts(key)
+    def forget(self, key_id: str) -> None:
+        """It was revoked here: not even this replica's next request may use it."""
+        self._known.drop(key_id)
+
+    async def close(self) -> None:
+        await self._known.close()
+
+    async def _find(self, key_id: str) -> tuple[ApiKey, Consumer] | None:
         async with self._db.begin() as tx:
-            consumer_id = await store.ensure_consumer(
-                tx, consumer_id=uuid7(self._clock.now()), name=ADMIN_CONSUMER, scopes=[Scope.ADMIN]
-            )
-            if await store.add_key(tx, key_id=key_id, secret=secret, consumer_id=consumer_id):
-                await store.revoke_other_keys(tx, consumer_id, but=key_id)
-                event = AuditEvent("key.installed", details={"key_id": key_id, "consumer": ADMIN_CONSUMER})
-                await audit.record(tx, event, now=self._clock.now())
-            found = await store.find_key(tx, key_id)
-        if found is None or not found[0].accepts(secret, self._clock.now()):
-            log.warning(
-                "admin_key.not_accepted",
-                detail="BROKER_ADMIN_KEY was revoked or replaced earlier; `broker keys generate` prints another one",
-            )
+            return await store.find_key(tx, key_id)
 
-    async def create_key(
-        self,
-        *,
-        consumer: str,
-        scopes: Sequence[str],
-        providers: Sequence[str] | None = None,
-        users: Sequence[str] | None = None,
-        expires_at: datetime | None = None,
-        change_rights: bool = False,
-        actor: str,
-    ) -> str:
-        """A new key of the consumer, which is made with these rights if there is none of that name.
-
-        Raises ValidationFailed for an unknown scope, and where the consumer has other rights, unless `change_rights`:
-        all of its keys change theirs then.
-        """
-        unknown = sorted(set(scopes) - set(Scope))
-        if unknown or not scopes:
-            raise ValidationFailed(
-                "The key was not made.",
-                fields={"scopes": f"must be some of {', '.join(Scope)} (got {', '.join(unknown) or 'none'})"},
-            )
-        key = new_key()
-        key_id, secret = _parts(key)
-        async with self._db.begin() as tx:
-            if not change_rights:
-                _require_same_rights(await store.find_consumer(tx, consumer), scopes, providers, users)
-            consumer_id = await store.ensure_consumer(
-                tx,
-                consumer_id=uuid7(self._clock.now()),
-                name=consumer,
-                scopes=scopes,
-                providers=providers,
-                users=users,
-            )
-            await store.add_key(
-                tx, key_id=key_id, secret=secret, consumer_id=consumer_id, expires_at=expires_at
-            )
-            details: dict[str, Any] = {"key_id": key_id, "consumer": consumer, "scopes": list(scopes)}
-            await audit.record(tx, AuditEvent("key.created", actor, details=details), now=self._clock.now())
-        return key
-
-    async def create_consumer(self, consumer: Consumer, *, actor: str) -> None:
-        """A new service that may call us, still without a key. Raises Conflict where the name is taken."""
-        async with self._db.begin() as tx:
-            if not await store.add_consumer(tx, consumer):
-                raise Conflict(f"There is a consumer called {consumer.name!r} already.")
-            details = {"consumer": consumer.name, "scopes": sorted(consumer.scopes)}
-            event = AuditEvent("consumer.created", actor, details=details)
-            await audit.record(tx, event, now=self._clock.now())
-
-    async def issue_key(self, consumer_id: UUID, *, expires_at: datetime | None, actor: str) -> str:
-        """One more key for the consumer. Raises NotFound where there is none."""
-        key = new_key()
-        key_id, secret = _parts(key)
-        async with self._db.begin() as tx:
-            consumer = await store.find_consumer_by_id(tx, consumer_id)
-            if consumer is None:
-                raise NotFound("There is no consumer with this id.")
-            await store.add_key(
-                tx, key_id=key_id, secret=secret, consumer_id=consumer_id, expires_at=expires_at
-            )
-            event = AuditEvent("key.created", actor, details={"key_id": key_id, "consumer": consumer.name})
-            await audit.record(tx, event, now=self._clock.now())
-        return key
-
-    async def revoke_key(self, key_id: str, *, consumer_id: UUID | None = None, actor: str) -> bool:
-        """Whether there was such a key in force, of that consumer if one is named.
-
-        It is refused everywhere within a second.
-        """
-        self._known.pop(key_id, None)
-        async with self._db.begin() as tx:
-            revoked = await store.revoke_key(tx, key_id, consumer_id=consumer_id)
-            if revoked:
-                event = AuditEvent("key.revoked", actor, details={"key_id": key_id})
-                await audit.record(tx, event, now=self._clock.now())
-        return revoked
-
-    async def list_keys(self) -> list[ListedKey]:
-        async with self._db.begin() as tx:
-            return await store.list_keys(tx)
-
-    async def _look_up(self, key_id: str) -> tuple[ApiKey, Consumer] | None:
-        async with self._db.begin() as tx:
-            found = await store.find_key(tx, key_id)
-        if found is not None:
-            self._known[key_id] = found
-        return found
-
-
-def _require_same_rights(
-    present: Consumer | None,
-    scopes: Sequence[str],
-    providers: Sequence[str] | None,
-    users: Sequence[str] | None,
-) -> None:
-    if present is None:
-        return
-    asked = (
-        frozenset(scopes),
-        None if providers is None else frozenset(providers),
-        None if users is None else tuple(users),
-    )
-    if asked != (present.scopes, present.providers, present.users):
-        raise ValidationFailed(
-            "The key was not made.",
-            fields={
-                "consumer": f"{present.name} has other rights; give the same ones, another name, or --change-rights"
-            },
-        )
-
-
-def _parts(key: str) -> tuple[str, str]:
-    parts = split_key(key)
-    if parts is None:
-        raise Unauthenticated
-    return parts
+    def _forget_changed(self) -> None:
+        if self._changed:
+            payloads, missed = self._changed.take()
+            if missed:
+                self._known.clear()
+            for key_id in payloads:
+                self._known.drop(key_id)

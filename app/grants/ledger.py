@@ -6,7 +6,6 @@ follows the commit.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,9 +17,9 @@ from app.db import Database, DatabaseUnavailable, Tx, insist
 from app.errors import GrantRefused, Sent, UpstreamError
 from app.grants import attempt_store, refresh_store, store
 from app.grants.grant import Claim, Grant, Outcome
+from app.grants.known import KnownGrants
 from app.grants.schedule import failure_backoff, refresh_margin
 from app.grants.sealing import open_refresh_token, seal_tokens
-from app.listener import GRANT_CHANGED
 from app.oauth.answers import TokenSet
 from app.oauth.client import OAuthClient
 from app.telemetry import REFRESH_SECONDS, REFRESHES, logger
@@ -47,6 +46,7 @@ class Ledger:
         self,
         db: Database,
         vault: Vault,
+        known: KnownGrants,
         clock: Clock,
         *,
         replica: str,
@@ -55,6 +55,7 @@ class Ledger:
     ) -> None:
         self._db = db
         self._vault = vault
+        self._known = known
         self._clock = clock
         self._replica = replica
         self._commit_within = commit_within
@@ -75,7 +76,7 @@ class Ledger:
             raise
         if grant is not None:
             self._report(run, Outcome.REFRESHED)
-            await self._announce(grant)
+            await self._known.changed(grant)
         return grant
 
     async def _commit_once(self, run: Run, tokens: TokenSet) -> Grant | None:
@@ -142,7 +143,7 @@ class Ledger:
             # The claim ends with its lease, and the caller learns what really happened.
             log.error("refresh.unrecorded", grant_id=str(run.claim.grant.id), provider=run.client.name)
             raise error from None
-        await self._announce(run.claim.grant)
+        await self._known.changed(run.claim.grant)
         if believed:
             raise (run.claim.grant.dead(reason) if reason else error) from error
 
@@ -181,11 +182,6 @@ class Ledger:
             milliseconds=self._milliseconds(run),
             generation=run.claim.grant.generation,
         )
-
-    async def _announce(self, grant: Grant) -> None:
-        """After the commit, so that who waits reads what was committed. A hint only: waiters poll as well."""
-        with suppress(DatabaseUnavailable):
-            await self._db.notify(GRANT_CHANGED, str(grant.id))
 
     def _report(self, run: Run, outcome: Outcome, provider_code: str | None = None) -> None:
         """One metric and one line a try."""

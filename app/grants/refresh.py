@@ -22,22 +22,20 @@ from app.errors import (
     Overloaded,
     ProviderUnavailable,
     RateLimited,
-    ReconnectRequired,
     RefreshTimeout,
-    Sent,
-    UpstreamError,
 )
-from app.grants import attempt_store, refresh_store, store
+from app.grants import attempt_store, refresh_store
+from app.grants.answer import Answers
 from app.grants.flights import Flights
-from app.grants.grant import Grant, GrantKey, Trigger, not_found
+from app.grants.grant import Grant, GrantKey, Trigger
+from app.grants.known import KnownGrants
 from app.grants.protocol import RefreshProtocol
 from app.grants.queue import Queue
 from app.grants.schedule import Outlook, Tally
-from app.grants.sealing import open_access_token
 from app.grants.token import Degraded, Need, Token
 from app.grants.waiting import Waiting
+from app.remembered import Known
 from app.telemetry import logger
-from app.vault.vault import Vault
 
 log = logger(__name__)
 
@@ -52,7 +50,8 @@ class Refresher:
     def __init__(
         self,
         db: Database,
-        vault: Vault,
+        known: KnownGrants,
+        answers: Answers,
         protocol: RefreshProtocol,
         waiting: Waiting,
         drain: Drain,
@@ -62,7 +61,8 @@ class Refresher:
         concurrency: int,
     ) -> None:
         self._db = db
-        self._vault = vault
+        self._known = known
+        self._answers = answers
         self._protocol = protocol
         self._waiting = waiting
         self._clock = clock
@@ -85,18 +85,14 @@ class Refresher:
         Raises GrantNotFound, InsufficientScope, ReconnectRequired, UpstreamError, RefreshTimeout, Overloaded. The
         refresh itself goes on when the caller hangs up or runs out of time.
         """
-        grant = await self._read(key)
-        grant.require_scope(scope)
-        now = self._clock.now()
-        if need.is_met_by(grant, now):
-            if grant.is_due(now) and not self._drain.begun:
-                self._flight(grant, Trigger.AHEAD)
-            return self._token(grant, need)
+        known = await self._known.get(key)
+        if known.read_now or need.is_met_by(known.value, self._clock.now()):
+            return await self._fresh_of(known, need, scope, wait, trigger)
         try:
-            newer = await self._refreshed(grant, trigger, wait)
-        except BrokerError as error:
-            return self._present(grant, need, error)
-        return self._token(newer, need, refreshed=True)
+            grant = await self._known.read(key)  # what is remembered will not do; what is stored may
+        except DatabaseUnavailable as error:
+            return self._answers.in_spite_of(error, known.value, need)
+        return await self._fresh_of(Known(grant), need, scope, wait, trigger)
 
     async def force(self, key: GrantKey, *, generation: int | None, wait: timedelta = DEFAULT_WAIT) -> Token:
         """A token newer than the one of `generation`, which a resource server refused; another than the present one
@@ -105,7 +101,7 @@ class Refresher:
         Raises what `fresh` raises and, without a `generation`, RateLimited where less than 10 s have passed since the
         last forced refresh.
         """
-        grant = await self._read(key)
+        grant = await self._known.read(key)
         if generation is None:
             await self._require_rest(grant)
             return await self.fresh(key, Need(newer_than=grant.generation), wait=wait, trigger=Trigger.FORCED)
@@ -132,16 +128,30 @@ class Refresher:
         async with self._db.begin() as tx:
             return await refresh_store.outlook(tx)
 
+    async def close(self) -> None:
+        """Ends the reads that still wait for PostgreSQL."""
+        await self._known.close()
+
     async def land(self) -> int:
         """Waits for the refreshes under way while the drain lasts; how many were still running then."""
         return await self._flights.land()
 
-    async def _read(self, key: GrantKey) -> Grant:
-        async with self._db.begin() as tx:
-            grant = await store.find(tx, key)
-        if grant is None:
-            raise not_found(key)
-        return grant
+    async def _fresh_of(
+        self, known: Known[Grant], need: Need, scope: str, wait: timedelta, trigger: Trigger
+    ) -> Token:
+        grant, now = known.value, self._clock.now()
+        grant.require_scope(scope)
+        if need.is_met_by(grant, now):
+            if known.is_stale:
+                return self._answers.token(grant, need, degraded=Degraded.DATABASE_UNAVAILABLE)
+            if grant.is_due(now) and not self._drain.begun:
+                self._flight(grant, Trigger.AHEAD)
+            return self._answers.token(grant, need)
+        try:
+            newer = await self._refreshed(grant, trigger, wait)
+        except BrokerError as error:
+            return self._answers.in_spite_of(error, grant, need)
+        return self._answers.token(newer, need, refreshed=True)
 
     async def _require_rest(self, grant: Grant) -> None:
         async with self._db.begin() as tx:
@@ -195,22 +205,6 @@ class Refresher:
             if present.attempt_id is None and present.failed_since(before):
                 raise present.last_failure()  # its holder has just tried, and said why not
 
-    def _present(self, grant: Grant, need: Need, error: BrokerError) -> Token:
-        """The token that is there, marked degraded, where it is still valid and will do; else raises `error`."""
-        if not need.or_present or not grant.is_valid(self._clock.now()):
-            raise error
-        return self._token(grant, need, degraded=_degradation(error))
-
-    def _token(
-        self, grant: Grant, need: Need, *, refreshed: bool = False, degraded: Degraded | None = None
-    ) -> Token:
-        access_token, now = open_access_token(self._vault, grant), self._clock.now()
-        if access_token is None or not grant.is_valid(now):
-            raise grant.run_out()
-        if degraded is None and not grant.lasts(now, need.min_ttl):
-            degraded = Degraded.MIN_TTL_UNAVAILABLE
-        return Token(grant, access_token, refreshed=refreshed, degraded=degraded)
-
     async def _take_due(self, started: datetime, within: timedelta) -> Sequence[Grant]:
         if self._drain.begun:
             return ()
@@ -239,17 +233,3 @@ class Refresher:
             outcomes["failed"] += 1
         finally:
             slots.release()
-
-
-def _degradation(error: BrokerError) -> Degraded:
-    if isinstance(error, RefreshTimeout):
-        return Degraded.OUTCOME_UNKNOWN
-    if isinstance(error, DatabaseUnavailable):
-        return Degraded.DATABASE_UNAVAILABLE
-    if isinstance(error, UpstreamError) and error.sent is Sent.UNKNOWN:
-        return Degraded.OUTCOME_UNKNOWN
-    if isinstance(error, ProviderUnavailable):
-        return Degraded.PROVIDER_UNAVAILABLE
-    if isinstance(error, ReconnectRequired) and error.reason == "no_refresh_token":
-        return Degraded.MIN_TTL_UNAVAILABLE
-    return Degraded.REFRESH_FAILED

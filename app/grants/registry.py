@@ -11,15 +11,15 @@ from typing import Any
 from app.audit import store as audit
 from app.audit.event import AuditEvent
 from app.clock import Clock
-from app.db import Database, DatabaseUnavailable, Tx
+from app.db import Database, Tx
 from app.errors import Conflict, GrantNotFound, UpstreamError
 from app.grants import attempt_store, store
 from app.grants.grant import Grant, GrantKey, fingerprint, not_found
 from app.grants.imported import KEEP, Import, Keep, lineage_columns
+from app.grants.known import KnownGrants
 from app.grants.sealing import open_access_token, open_refresh_token, seal_tokens
 from app.grants.waiting import Waiting
 from app.ids import uuid7
-from app.listener import GRANT_CHANGED
 from app.oauth.answers import TokenSet
 from app.oauth.client import OAuthClient, OAuthClients
 from app.oauth.endpoints import TokenEndpoints
@@ -48,6 +48,7 @@ class GrantRegistry:
         endpoints: TokenEndpoints,
         clients: OAuthClients,
         waiting: Waiting,
+        known: KnownGrants,
         clock: Clock,
         *,
         margin: timedelta,
@@ -57,6 +58,7 @@ class GrantRegistry:
         self._endpoints = endpoints
         self._clients = clients
         self._waiting = waiting
+        self._known = known
         self._clock = clock
         self._margin = margin
 
@@ -78,7 +80,7 @@ class GrantRegistry:
                 with suppress(GrantNotFound):
                     await self._waiting.until_claim_ends(refresh.grant)
                 continue
-            await self._announce(grant)
+            await self._known.changed(grant)
             return grant, created
 
     async def connect(self, key: GrantKey, tokens: TokenSet, *, scopes: tuple[str, ...]) -> Grant:
@@ -111,7 +113,7 @@ class GrantRegistry:
                 raise not_found(key)
             await store.revoke(tx, grant.id)
             await self._record(tx, "grant.deleted", grant, actor)
-        await self._announce(grant)
+        await self._known.changed(grant)
         return await self._revoke_upstream(client, grant)
 
     async def _revoke_upstream(self, client: OAuthClient, grant: Grant) -> bool | None:
@@ -252,7 +254,3 @@ class GrantRegistry:
             details={"generation": grant.generation},
         )
         await audit.record(tx, event, now=self._clock.now())
-
-    async def _announce(self, grant: Grant) -> None:
-        with suppress(DatabaseUnavailable):
-            await self._db.notify(GRANT_CHANGED, str(grant.id))

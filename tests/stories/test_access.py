@@ -55,9 +55,7 @@ def settings(broker: Broker, database_url: str, providers_dir: Any, tmp_path: An
 
 async def make_key(broker: Broker, *scopes: str, **rights: Any) -> str:
     rights = {"consumer": "service", "change_rights": True, **rights}
-    return await broker.services.authenticator.create_key(
-        scopes=scopes or ("tokens:read",), actor="test", **rights
-    )
+    return await broker.services.keys.create_key(scopes=scopes or ("tokens:read",), actor="test", **rights)
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -81,7 +79,7 @@ async def test_every_key_that_is_no_good_gets_the_same_answer(
     now = broker.services.clock.now()
     good = await make_key(broker)
     revoked = await make_key(broker, consumer="former")
-    await broker.services.authenticator.revoke_key(revoked.split("_")[1], actor="test")
+    await broker.services.keys.revoke_key(revoked.split("_")[1], actor="test")
     headers: list[Mapping[str, str]] = [
         {},
         bearer(""),
@@ -258,7 +256,7 @@ async def test_no_users_at_all_is_not_all_users(broker: Broker, anyone: httpx.As
 async def test_a_key_with_unknown_scopes_or_none_is_not_made(broker: Broker) -> None:
     for scopes in ([], ["tokens:write"], ["tokens:read", "root"]):
         with pytest.raises(ValidationFailed):
-            await broker.services.authenticator.create_key(consumer="service", scopes=scopes, actor="test")
+            await broker.services.keys.create_key(consumer="service", scopes=scopes, actor="test")
 
 
 async def test_a_second_key_does_not_widen_the_first(broker: Broker, anyone: httpx.AsyncClient) -> None:
@@ -287,7 +285,7 @@ async def test_a_revoked_key_is_refused_here_at_once_and_everywhere_within_two_s
     async with Broker.running(settings) as other:
         before = [await call(http, key, "GET", "/tokens/sandbox/no") for http in (anyone, other.http)]
         assert [answer.status_code for answer in before] == [404, 404]
-        assert await broker.services.authenticator.revoke_key(key.split("_")[1], actor="test")
+        assert await broker.services.keys.revoke_key(key.split("_")[1], actor="test")
         assert (await call(anyone, key, "GET", "/tokens/sandbox/no")).status_code == 401
         async with asyncio.timeout(2):
             while (await call(other.http, key, "GET", "/tokens/sandbox/no")).status_code != 401:
@@ -298,14 +296,14 @@ async def test_revoking_a_key_leaves_the_consumers_others_alone(
     broker: Broker, anyone: httpx.AsyncClient
 ) -> None:
     old, new = await make_key(broker), await make_key(broker)
-    await broker.services.authenticator.revoke_key(old.split("_")[1], actor="test")
+    await broker.services.keys.revoke_key(old.split("_")[1], actor="test")
     assert (await call(anyone, old, "GET", "/tokens/sandbox/no")).status_code == 401
     assert (await call(anyone, new, "GET", "/tokens/sandbox/no")).status_code == 404
 
 
 async def test_a_key_is_revoked_once(broker: Broker) -> None:
     key_id = (await make_key(broker)).split("_")[1]
-    authenticator = broker.services.authenticator
+    authenticator = broker.services.keys
     assert [await authenticator.revoke_key(key_id, actor="test") for _ in range(2)] == [True, False]
     assert not await authenticator.revoke_key("0" * 16, actor="test")
 
@@ -340,7 +338,7 @@ async def test_another_admin_key_takes_the_place_of_the_first(
 async def test_an_admin_key_that_was_revoked_stays_so_when_the_settings_still_name_it(
     broker: Broker, settings: Settings
 ) -> None:
-    assert await broker.services.authenticator.revoke_key(ADMIN_KEY.split("_")[1], actor="test")
+    assert await broker.services.keys.revoke_key(ADMIN_KEY.split("_")[1], actor="test")
     async with Broker.running(settings) as again:
         assert (await again.http.get("/tokens/sandbox/no")).status_code == 401
 

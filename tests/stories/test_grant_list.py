@@ -22,7 +22,7 @@ async def _bring(broker: Broker, sandbox: Sandbox, *paths: str) -> list[dict[str
 
 
 async def _restricted(broker: Broker, **rights: Any) -> httpx.AsyncClient:
-    key = await broker.services.authenticator.create_key(
+    key = await broker.services.keys.create_key(
         consumer="restricted", scopes=["grants:read"], actor="test", **rights
     )
     return httpx.AsyncClient(

@@ -468,9 +468,7 @@ async def test_no_table_holds_a_secret_in_plain_text(
     await broker.put("sandbox/dot", bring(sandbox.grant("dot"), expires_in=300))
     await delete(broker, "sandbox/dot")
     begun = await broker.http.post("/oauth/sandbox/authorize", json={"user_id": "eve"})
-    key = await broker.services.authenticator.create_key(
-        consumer="reader", scopes=["tokens:read"], actor="test"
-    )
+    key = await broker.services.keys.create_key(consumer="reader", scopes=["tokens:read"], actor="test")
     stored = await everything_stored(database_url)
     filled = {"grants", "refresh_attempts", "audit_events", "api_keys", "authorization_requests", "data_keys"}
     assert filled <= {name for name, content in stored.items() if content}

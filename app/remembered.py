@@ -1,0 +1,144 @@
+"""What PostgreSQL said lately, remembered: for a moment, and for a minute longer while it cannot be asked.
+
+younger than the TTL                    answered, no SQL
+older, PostgreSQL answers               read anew; who asks for the same key meanwhile shares the read
+older, PostgreSQL is away or hangs      answered all the same, marked stale, until it is a minute old
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from cachetools import LRUCache
+
+from app.clock import Clock
+from app.db import DatabaseUnavailable
+from app.telemetry import CACHE_ENTRIES, CACHE_READS
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+STALE_SECONDS = 60.0
+_PATIENCE_SECONDS = 0.5  # with a read, where there is something older to answer
+_DEADLINE_SECONDS = 5.0  # with a read, where there is nothing
+
+
+@dataclass(frozen=True)
+class Known(Generic[V]):
+    """`is_stale`: PostgreSQL could not be asked whether it is still so. `read_now`: it was asked for this very call."""
+
+    value: V
+    is_stale: bool = False
+    read_now: bool = False
+
+
+@dataclass(frozen=True)
+class _Entry(Generic[V]):
+    value: V
+    read_at: float
+
+
+class Remembered(Generic[K, V]):
+    """Values by key. What is not there (None) is not remembered.
+
+    `ttl_seconds` is asked at each call: it may depend on how soon changes are heard of.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        read: Callable[[K], Awaitable[V | None]],
+        clock: Clock,
+        *,
+        size: int,
+        ttl_seconds: Callable[[], float],
+    ) -> None:
+        self._name = name
+        self._read = read
+        self._clock = clock
+        self._ttl_seconds = ttl_seconds
+        self._entries: LRUCache[K, _Entry[V]] = LRUCache(size)
+        self._reading: dict[K, asyncio.Task[V | None]] = {}
+        self._outage_suspected = False
+
+    async def get(self, key: K) -> Known[V] | None:
+        """The value of `key`. Raises DatabaseUnavailable where it is not known, or not well enough any more."""
+        entry, now = self._entries.get(key), self._clock.monotonic()
+        if entry is not None and now - entry.read_at < self._ttl_seconds():
+            return self._answer("hit", Known(entry.value))
+        if entry is None or now - entry.read_at > STALE_SECONDS:
+            return self._fresh(await self._within(self._read_of(key), _DEADLINE_SECONDS))
+        if self._outage_suspected:
+            if not self._reading:
+                self._read_of(key)  # sees, behind the answer, whether it is over
+            return self._answer("stale", Known(entry.value, is_stale=True))
+        try:
+            return self._fresh(await self._within(self._read_of(key), _PATIENCE_SECONDS))
+        except DatabaseUnavailable:
+            self._outage_suspected = True
+            return self._answer("stale", Known(entry.value, is_stale=True))
+
+    async def read(self, key: K) -> Known[V] | None:
+        """As it is now, whatever is remembered. Raises DatabaseUnavailable."""
+        self._reading.pop(key, None)  # one under way may have been too early
+        return self._fresh(await self._within(self._read_of(key), _DEADLINE_SECONDS))
+
+    def drop(self, key: K) -> None:
+        """It changed. A read under way may have been too early, so nobody else gets its result."""
+        self._reading.pop(key, None)
+        self._entries.pop(key, None)
+
+    def clear(self) -> None:
+        self._reading.clear()
+        self._entries.clear()
+
+    async def close(self) -> None:
+        """Ends the reads that are still waiting for PostgreSQL."""
+        reads = list(self._reading.values())
+        for read in reads:
+            read.cancel()
+        await asyncio.gather(*reads, return_exceptions=True)
+
+    def _fresh(self, value: V | None) -> Known[V] | None:
+        return self._answer("miss", None if value is None else Known(value, read_now=True))
+
+    def _answer(self, outcome: str, known: Known[V] | None) -> Known[V] | None:
+        CACHE_READS.labels(self._name, outcome).inc()
+        return known
+
+    def _read_of(self, key: K) -> asyncio.Task[V | None]:
+        """The one read of `key` that is under way. It is never cancelled: on a connection that hangs, that hangs too."""
+        task = self._reading.get(key)
+        if task is None:
+            task = self._reading[key] = asyncio.create_task(self._read_through(key))
+            task.add_done_callback(_notice)
+        return task
+
+    async def _read_through(self, key: K) -> V | None:
+        task, started = asyncio.current_task(), self._clock.monotonic()
+        try:
+            value = await self._read(key)
+            self._outage_suspected = False
+            if value is not None and self._reading.get(key) is task:
+                self._entries[key] = _Entry(value, started)
+                CACHE_ENTRIES.labels(self._name).set(len(self._entries))
+            return value
+        finally:
+            if self._reading.get(key) is task:
+                del self._reading[key]
+
+    async def _within(self, read: asyncio.Task[V | None], seconds: float) -> V | None:
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.shield(read)
+        except TimeoutError:
+            raise DatabaseUnavailable from None
+
+
+def _notice(read: asyncio.Task[object]) -> None:
+    """Takes notice of an error that nobody waited for."""
+    if not read.cancelled():
+        read.exception()
