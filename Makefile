@@ -1,9 +1,10 @@
 # make run: the real service with a sandbox provider, from a bare machine with Python >= 3.11 and make.
-# make test: everything the tests need, then all tests.
+# make test: everything the tests need, then all tests. What only reads the OpenAPI document has a venv of its own.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+TOOLS := .venv-tools
 PYTEST_ARGS ?= -n auto
 
 .PHONY: run install test check format lock clean
@@ -13,7 +14,7 @@ run: $(VENV)/installed
 
 install: $(VENV)/installed
 
-test: $(VENV)/installed-dev
+test: $(VENV)/installed-dev $(TOOLS)/installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # Format, lint, types and the import contracts; the tests are `make test`.
@@ -27,15 +28,17 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Both locks hold hashes and no index address, so they install from any mirror.
+# The locks hold hashes and no index address, so they install from any mirror.
 lock: $(VENV)/installed-dev
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate pyproject.toml requirements-build.in --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --extra dev pyproject.toml --constraint requirements.lock --output-file requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-header --no-annotate requirements-tools.in --output-file requirements-tools.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, this is " + sys.version)'
@@ -50,4 +53,10 @@ $(VENV)/installed: requirements.lock pyproject.toml | $(VENV)/bin/python
 $(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
 	@echo "Installing what the tests need into $(VENV) ..."
 	@$(PIP) install --require-hashes --no-deps --requirement requirements-dev.lock
+	@touch $@
+
+$(TOOLS)/installed: requirements-tools.lock | $(VENV)/bin/python
+	@echo "Installing what the OpenAPI document is tested with into $(TOOLS) ..."
+	@$(PYTHON) -m venv $(TOOLS) || { rm -rf $(TOOLS); exit 1; }
+	@$(TOOLS)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps --requirement $<
 	@touch $@

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import asyncpg
 from alembic import command
@@ -23,7 +23,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from app.clock import Clock
 from app.errors import Overloaded
@@ -74,6 +74,11 @@ class Database:
             async with self._engine.connect() as connection:
                 alone = await connection.execution_options(isolation_level="AUTOCOMMIT")
                 await alone.execute(select(func.pg_notify(channel, payload)))
+
+    def pool_usage(self) -> tuple[int, int]:
+        """Connections in use, and how many there may be."""
+        pool = cast(AsyncAdaptedQueuePool, self._engine.pool)
+        return pool.checkedout(), pool.size()
 
     async def ping(self) -> None:
         """Raises DatabaseUnavailable unless PostgreSQL answers."""

@@ -82,6 +82,11 @@ class ValidationFailed(BrokerError):
         self.fields = fields
 
 
+class HeadersTooLarge(BrokerError):
+    code = "headers_too_large"
+    category = Category.VALIDATION
+
+
 class Unauthenticated(BrokerError):
     code = "unauthenticated"
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from app.clock import Clock
 from app.drain import Drain
+from app.errors import BrokerError
 from app.grants.refresh import Refresher
 from app.telemetry import REFRESHES_DUE, TICK_SECONDS, logger
 
@@ -17,13 +20,34 @@ _JOB = "refresh_due"
 _AFTER_FAILURE = timedelta(seconds=10)
 
 
-class Timetable:
-    """Refreshes what comes due before the next tick, each interval and right at the start."""
+@dataclass(frozen=True)
+class Job:
+    """Something to do again and again, never twice at once. `every` is the time between two beginnings."""
 
-    def __init__(self, refresher: Refresher, drain: Drain, clock: Clock, *, interval: timedelta) -> None:
+    name: str
+    work: Callable[[], Awaitable[None]]
+    every: timedelta
+
+
+class Timetable:
+    """Refreshes what comes due before the next tick, each interval and right at the start; and does the other `jobs`.
+
+    What is known of ticks is of those of the refresh, since tokens depend on them.
+    """
+
+    def __init__(
+        self,
+        refresher: Refresher,
+        drain: Drain,
+        clock: Clock,
+        *,
+        interval: timedelta,
+        jobs: Sequence[Job] = (),
+    ) -> None:
         self._refresher = refresher
         self._drain = drain
         self._clock = clock
+        self._jobs = jobs
         self.interval = interval
         self.last_tick_at: datetime | None = None
         self.last_tick_failed = False
@@ -35,17 +59,9 @@ class Timetable:
         return None if job is None else job.next_run_time
 
     def start(self) -> None:
-        self._scheduler.add_job(
-            self._refresh_due,
-            trigger="interval",
-            id=_JOB,
-            seconds=self.interval.total_seconds(),
-            jitter=self.interval.total_seconds() * 0.1,
-            next_run_time=self._clock.now(),
-            max_instances=1,
-            coalesce=True,
-            misfire_grace_time=None,
-        )
+        self._add(Job(_JOB, self._refresh_due, self.interval), next_run_time=self._clock.now())
+        for job in self._jobs:
+            self._add(job)
         self._scheduler.start()
 
     def stop(self) -> None:
@@ -53,9 +69,31 @@ class Timetable:
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
-    async def _refresh_due(self) -> None:
+    def _add(self, job: Job, **first: datetime) -> None:
+        self._scheduler.add_job(
+            self._run,
+            trigger="interval",
+            args=[job],
+            id=job.name,
+            seconds=job.every.total_seconds(),
+            jitter=job.every.total_seconds() * 0.1,
+            max_instances=1,
+            coalesce=True,
+            misfire_grace_time=None,
+            **first,
+        )
+
+    async def _run(self, job: Job) -> None:
         if self._drain.begun:
             return
+        try:
+            await job.work()
+        except BrokerError as error:  # PostgreSQL is away, for one: no traceback every few seconds
+            log.warning("job.failed", job=job.name, detail=error.detail)
+        except Exception:  # the next time has to come, whatever happened this time
+            log.exception("job.crashed", job=job.name)
+
+    async def _refresh_due(self) -> None:
         started = self._clock.monotonic()
         try:
             tally = await self._refresher.refresh_due(within=self.interval)

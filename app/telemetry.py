@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, cast
 
 import structlog
@@ -30,6 +32,11 @@ REFRESH_SECONDS = Histogram(
     buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 REFRESHES_IN_FLIGHT = Gauge("broker_refreshes_in_flight", "Refreshes this replica is running now.")
+REVOCATIONS = Counter(
+    "broker_revocations",
+    "Tries to end a deleted grant's token at its provider, by outcome: revoked, refused, postponed or given_up.",
+    ["provider", "outcome"],
+)
 WAITERS = Gauge("broker_refresh_waiters", "Requests of this replica that wait for a refresh now.")
 REFRESHES_DUE = Gauge("broker_refreshes_due", "Grants that the last scheduler tick found due.")
 TICK_SECONDS = Gauge("broker_scheduler_last_tick_seconds", "Seconds the last scheduler tick took.")
@@ -38,6 +45,13 @@ BREAKER_STATE = Gauge(
     "0 closed, 1 half-open, 2 open; read when scraped.",
     ["provider", "kind", "host"],
 )
+GRANTS = Gauge("broker_grants", "Grants that are not revoked; read when scraped.", ["provider", "health"])
+SOONEST_EXPIRY = Gauge(
+    "broker_soonest_expiry_seconds",
+    "Seconds until the first token of an active grant ends; not a number where none will. Read when scraped.",
+)
+POOL_IN_USE = Gauge("broker_database_connections_in_use", "Of this replica's pool; read when scraped.")
+POOL_SIZE = Gauge("broker_database_connections_max", "What the pool may open.")
 CACHE_READS = Counter(
     "broker_cache_reads",
     "Look-ups in what is remembered, by outcome: hit, miss or stale.",
@@ -45,6 +59,11 @@ CACHE_READS = Counter(
 )
 CACHE_ENTRIES = Gauge("broker_cache_entries", "How much is remembered.", ["cache"])
 BUILD = Gauge("broker_build_info", "1, with the version that runs.", ["version"])
+
+SECURITY_EVENTS = Counter("broker_security_events", "What a security team watches, by event.", ["event"])
+
+# What the line of the present request tells besides; set by `RequestTelemetry`.
+_request_facts: ContextVar[dict[str, Any] | None] = ContextVar("request_facts", default=None)
 
 REDACTED = "[redacted]"
 _SECRET_NAMES = frozenset(
@@ -158,6 +177,35 @@ def current_request_id() -> str | None:
     """The `X-Request-ID` of the request that this work is done for, if any."""
     value = structlog.contextvars.get_contextvars().get("request_id")
     return None if value is None else str(value)
+
+
+@contextmanager
+def collected_facts() -> Iterator[dict[str, Any]]:
+    """What is noted of the present request, for its one line in the log."""
+    facts: dict[str, Any] = {}
+    token = _request_facts.set(facts)
+    try:
+        yield facts
+    finally:
+        _request_facts.reset(token)
+
+
+def note(**facts: object) -> None:
+    """Tells these facts of the present request in its line: names and ids, never a secret."""
+    noted = _request_facts.get()
+    if noted is not None:
+        noted.update((name, value) for name, value in facts.items() if value is not None)
+
+
+def noted(name: str) -> object:
+    """What was noted of the present request under that name, if anything."""
+    return (_request_facts.get() or {}).get(name)
+
+
+def security_event(event: str, **facts: object) -> None:
+    """A line of the logger `security`, apart from all others, with what is noted of the request; and a count."""
+    SECURITY_EVENTS.labels(event).inc()
+    logger("security").warning(event, **{**(_request_facts.get() or {}), **facts})
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from app.errors import ValidationFailed
 from app.grants.grant import Grant, Health, Status
@@ -52,10 +52,18 @@ def page(
 
 
 class LastError(BaseModel):
-    code: str
-    category: str
+    """Why the latest refresh failed."""
+
+    code: str = Field(description="As problems have it.", examples=["provider_unavailable"])
+    category: str = Field(description="The kind of trouble.", examples=["transient"])
     message: str
     at: datetime
+
+
+# A revoked grant is never answered: it is not found.
+_Status = Annotated[
+    Status, WithJsonSchema({"type": "string", "enum": [Status.ACTIVE, Status.RECONNECT_REQUIRED]})
+]
 
 
 class GrantAnswer(BaseModel):
@@ -65,23 +73,25 @@ class GrantAnswer(BaseModel):
     provider: str
     user_id: str
     account: str
-    status: Status
-    health: Health
-    scope: str | None
-    expires_at: datetime | None = Field(description="Null: never.")
-    next_refresh_at: datetime | None
-    generation: int
+    status: _Status = Field(description="`reconnect_required`: the user has to connect the account again.")
+    health: Health = Field(description="What to make of it at this moment.")
+    scope: str | None = Field(description="What was granted, space-separated; null where it is not known.")
+    expires_at: datetime | None = Field(description="When the access token ends; null: never.")
+    next_refresh_at: datetime | None = Field(description="When it is renewed ahead of that; null: it is not.")
+    generation: int = Field(description="One more with each new token.")
     refresh_count: int
     refreshing: bool = Field(description="Whether a refresh is under way at this moment.")
     last_refreshed_at: datetime | None
-    last_used_at: datetime | None = Field(description="Null as long as uses are not recorded.")
+    last_used_at: datetime | None = Field(
+        description="When its token was last fetched, a few seconds late; null: never."
+    )
     last_validated_at: datetime | None
-    last_error: LastError | None
-    reconnect_reason: str | None
+    last_error: LastError | None = Field(description="Null once a refresh has succeeded again.")
+    reconnect_reason: str | None = Field(description="Why the account has to be connected again.")
     predicted_death_at: datetime | None = Field(
         description="When the refresh token ends, where that is known."
     )
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] = Field(description="What was given with an import; not interpreted.")
     created_at: datetime
     updated_at: datetime
 

@@ -30,20 +30,24 @@ from app.clock import Clock
 from app.connect.connect import Connector
 from app.connect.tickets import Tickets
 from app.consumers.authenticate import Authenticator
-from app.consumers.consumer import Consumer, Scope
+from app.consumers.consumer import Consumer, Scope, split_key
 from app.consumers.keys import KeyRegistry
 from app.consumers.limits import RateLimiter
 from app.db import Database
 from app.drain import Drain
 from app.errors import InvalidRequest, Unauthenticated, ValidationFailed
-from app.grants.grant import DEFAULT_ACCOUNT, GrantKey
+from app.grants.counting import Counting
+from app.grants.grant import DEFAULT_ACCOUNT, GrantKey, not_found
 from app.grants.reading import GrantReader
 from app.grants.refresh import Refresher
 from app.grants.registry import GrantRegistry
+from app.grants.revoke import Revoker
+from app.grants.uses import Uses
 from app.grants.validate import Validator
 from app.jobs import Timetable
 from app.oauth.client import OAuthClients
 from app.resilience import Breakers
+from app.telemetry import note, security_event
 from app.vault.vault import Vault
 
 MAX_DEPTH = 32
@@ -53,14 +57,17 @@ _EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzin
 
 @dataclass(frozen=True)
 class Services:
-    """Everything the routes conduct; `app.main` makes it."""
+    """Everything the routes conduct; `app.wiring` makes it."""
 
     authenticator: Authenticator
     keys: KeyRegistry
     limiter: RateLimiter
     refresher: Refresher
     registry: GrantRegistry
+    revoker: Revoker
+    uses: Uses
     reader: GrantReader
+    counting: Counting
     validator: Validator
     connector: Connector
     tickets: Tickets
@@ -96,6 +103,7 @@ _header = APIKeyHeader(
 
 
 async def authenticated(
+    request: Request,
     services: Use,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     header: Annotated[str | None, Depends(_header)],
@@ -104,9 +112,14 @@ async def authenticated(
     if bearer is not None and header is not None and bearer.credentials != header:
         raise InvalidRequest("Authorization and X-API-Key hold different keys; send one of them.")
     key = bearer.credentials if bearer is not None else header
-    if not key:
-        raise Unauthenticated
-    consumer = await services.authenticator.consumer_of(key)
+    try:
+        consumer = await services.authenticator.consumer_of(key or "")
+    except Unauthenticated:
+        parts = split_key(key or "")
+        address = request.client.host if request.client else None
+        security_event("authentication_failed", address=address, key_id=parts[0] if parts else None)
+        raise
+    note(consumer=consumer.name)
     services.limiter.admit(consumer)
     return consumer
 
@@ -180,10 +193,19 @@ WaitQuery = Annotated[
 
 
 def grant_key(provider: ProviderPath, user_id: UserPath, account: AccountQuery = DEFAULT_ACCOUNT) -> GrantKey:
+    note(provider=provider)
     return GrantKey(provider, user_id, account)
 
 
 Key = Annotated[GrantKey, Depends(grant_key)]
+
+
+def require_visible(services: Services, consumer: Consumer, key: GrantKey) -> None:
+    """Raises UnknownProvider, and for a grant that the consumer may not see what is raised for an absent one."""
+    services.clients.get(key.provider)
+    if not consumer.may_see(key.provider, key.user_id):
+        security_event("foreign_grant")
+        raise not_found(key)
 
 
 def with_account(key: GrantKey, account: str) -> GrantKey:

@@ -16,6 +16,7 @@ from app.consumers.consumer import Consumer, Scope
 from app.grants.grant import Grant
 from app.grants.reading import no_such_grant
 from app.grants.selection import Attempt, Selection
+from app.telemetry import note, security_event
 
 router = APIRouter(tags=["Grants"])
 
@@ -29,9 +30,15 @@ class AttemptAnswer(BaseModel):
     id: UUID
     at: datetime
     replica: str = Field(description="Which process ran it.")
-    trigger: str = Field(examples=["request", "ahead", "scheduler", "forced"])
-    outcome: str = Field(examples=["refreshed", "failed", "unknown", "dead"])
-    category: str | None
+    trigger: str = Field(
+        description="Who asked: `request`, `ahead` (behind an answer), `scheduler` or `forced`.",
+        examples=["request"],
+    )
+    outcome: str = Field(
+        description="`refreshed`, `failed`, `unknown` (the refresh token may be spent) or `dead`.",
+        examples=["refreshed"],
+    )
+    category: str | None = Field(description="The kind of trouble, if it failed.")
     provider_code: str | None = Field(description="The provider's own error code, if it gave one.")
     milliseconds: int
     generation: int = Field(description="The one it led to, or left in place.")
@@ -41,7 +48,7 @@ class AttemptAnswer(BaseModel):
 async def list_grants(
     services: Use,
     consumer: Reader,
-    provider: Annotated[str | None, Query(max_length=63, description="Those at this provider.")] = None,
+    provider: Annotated[OpaqueName | None, Query(description="Those at this provider.")] = None,
     user_id: Annotated[OpaqueName | None, Query(description="Those of this user.")] = None,
     status: Annotated[
         Literal["active", "reconnect_required"] | None, Query(description="Those in this state.")
@@ -88,7 +95,9 @@ async def _visible(grant_id: UUID, services: Services, consumer: Consumer) -> Gr
     """Raises GrantNotFound alike for a grant that is absent and for one that the consumer may not see."""
     grant = await services.reader.get(grant_id)
     if not consumer.may_see(grant.key.provider, grant.key.user_id):
+        security_event("foreign_grant", grant_id=str(grant_id))
         raise no_such_grant()
+    note(provider=grant.key.provider, grant_id=str(grant_id))
     return grant
 
 

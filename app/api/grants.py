@@ -10,12 +10,13 @@ from fastapi import APIRouter, Depends, Header, Response
 from pydantic import BaseModel, Field, model_validator
 
 from app.api.answers import GrantAnswer, describe
-from app.api.deps import Body, Key, Moment, OpaqueName, Use, consumer_with, with_account
+from app.api.deps import Body, Key, Moment, OpaqueName, Use, consumer_with, require_visible, with_account
 from app.api.problems import responses
 from app.consumers.consumer import Consumer, Scope
 from app.errors import InvalidRequest
-from app.grants.grant import DEFAULT_ACCOUNT, not_found
+from app.grants.grant import DEFAULT_ACCOUNT
 from app.grants.imported import KEEP, Import
+from app.telemetry import note
 
 router = APIRouter(tags=["Grants"])
 
@@ -26,7 +27,9 @@ _METADATA_ENTRIES = 64
 class GrantBody(Body):
     """Tokens to keep. At least one; a `refresh_token` left out keeps the stored one, null removes it."""
 
-    account: OpaqueName = DEFAULT_ACCOUNT
+    account: OpaqueName = Field(
+        default=DEFAULT_ACCOUNT, description="Tells several accounts of one user at one provider apart."
+    )
     access_token: str | None = Field(default=None, min_length=1, max_length=16384, pattern=_TOKEN_PATTERN)
     refresh_token: str | None = Field(default=None, min_length=1, max_length=16384, pattern=_TOKEN_PATTERN)
     expires_at: Moment | None = Field(default=None, description="When the access token ends.")
@@ -38,7 +41,11 @@ class GrantBody(Body):
         description="The same in seconds from now; give one of both.",
     )
     scope: str | None = Field(default=None, max_length=8192, description="Space-separated.")
-    metadata: dict[str, Any] | None = Field(default=None, max_length=_METADATA_ENTRIES)
+    metadata: dict[str, Any] | None = Field(
+        default=None,
+        max_length=_METADATA_ENTRIES,
+        description="Yours, kept with the grant and not interpreted; left out, what is kept stays.",
+    )
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -50,6 +57,8 @@ class GrantBody(Body):
 
 
 class Deleted(BaseModel):
+    """What became of the grant at the provider."""
+
     revoked_upstream: bool | None = Field(
         description="Whether the provider revoked it; null where it has no way to. It is erased here in any case."
     )
@@ -90,6 +99,7 @@ async def put_grant(
         key, tokens, actor=consumer.name, if_generation=_generation(if_match)
     )
     response.status_code = 201 if created else 200
+    note(grant_id=str(grant.id), generation=grant.generation)
     response.headers["ETag"] = f'"{grant.generation}"'
     return describe(grant, now)
 
@@ -103,9 +113,7 @@ async def delete_grant(
     key: Key, services: Use, consumer: Annotated[Consumer, Depends(consumer_with(Scope.GRANTS_WRITE))]
 ) -> Deleted:
     """Erases the tokens here and revokes them at the provider (RFC 7009); the erasure does not depend on it."""
-    services.clients.get(key.provider)
-    if not consumer.may_see(key.provider, key.user_id):
-        raise not_found(key)
+    require_visible(services, consumer, key)
     return Deleted(revoked_upstream=await services.registry.delete(key, actor=consumer.name))
 
 

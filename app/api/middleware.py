@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
 
 import structlog
 from starlette.datastructures import Headers
@@ -13,7 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
 from app.clock import Clock
-from app.telemetry import REQUEST_SECONDS, REQUESTS, logger
+from app.errors import BrokerError, HeadersTooLarge
+from app.telemetry import REQUEST_SECONDS, REQUESTS, collected_facts, logger
 
 log = logger("app.requests")
 
@@ -21,6 +23,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _UNMATCHED = "unmatched"
 MAX_BODY_BYTES = 1024 * 1024
+MAX_HEAD_BYTES = 32 * 1024
+MAX_HEADERS = 100
 
 
 class RequestTelemetry:
@@ -49,9 +53,12 @@ class RequestTelemetry:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with structlog.contextvars.bound_contextvars(request_id=request_id), collected_facts() as facts:
             try:
+                _require_modest_head(scope)
                 await self._app(scope, receive, send_with_id)
+            except BrokerError as error:
+                await problems.respond(Request(scope), error)(scope, receive, send_with_id)
             except (
                 Exception
             ) as error:  # the framework's own handler would stand outside, without the request id
@@ -59,13 +66,15 @@ class RequestTelemetry:
                 if not status:
                     await problems.crash(Request(scope))(scope, receive, send_with_id)
             finally:
-                self._tell(scope, status, self._clock.monotonic() - started)
+                self._tell(scope, status, self._clock.monotonic() - started, facts)
 
-    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
+    def _tell(self, scope: Scope, status: int, seconds: float, facts: Mapping[str, object]) -> None:
         route, method = route_template(scope), scope["method"]
         REQUESTS.labels(method if method in _METHODS else "other", route, str(status)).inc()
         REQUEST_SECONDS.labels(route).observe(seconds)
-        log.info("request", method=method, route=route, status=status, milliseconds=round(seconds * 1000, 1))
+        told = {"outcome": "ok" if status < 400 else "failed", **facts}
+        milliseconds = round(seconds * 1000, 1)
+        log.info("request", method=method, route=route, status=status, milliseconds=milliseconds, **told)
 
 
 class BodyLimit:
@@ -97,6 +106,17 @@ def route_template(scope: Scope) -> str:
     context = scope.get("fastapi", {}).get("effective_route_context")
     template = getattr(context, "path", None) or getattr(scope.get("route"), "path", None)
     return template if isinstance(template, str) and template else _UNMATCHED
+
+
+def _require_modest_head(scope: Scope) -> None:
+    """Raises HeadersTooLarge: the server below takes whatever comes."""
+    size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+    size += sum(len(name) + len(value) for name, value in scope["headers"])
+    if size > MAX_HEAD_BYTES or len(scope["headers"]) > MAX_HEADERS:
+        raise HeadersTooLarge(
+            f"The request's address and headers are larger than the {MAX_HEAD_BYTES // 1024} KiB or "
+            f"{MAX_HEADERS} fields that this service takes."
+        )
 
 
 def _request_id(given: str | None) -> str:

@@ -7,7 +7,7 @@ import secrets
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 
@@ -40,16 +40,31 @@ _PAGE_HEADERS = {
 
 def _pages(bad: str) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's `responses` for a route that people's browsers open."""
+    page = {"text/html": {"schema": {"type": "string"}}}
     return {
-        400: {"description": bad},
-        422: {"model": Problem, "description": "The address is not one of ours."},
-        503: {"description": "The token store cannot be reached; a page says so."},
+        303: {
+            "description": "On to the next address.",
+            "headers": {
+                "Location": {
+                    "description": "The next address.",
+                    "required": True,
+                    "schema": {"type": "string", "format": "uri"},
+                }
+            },
+        },
+        400: {"description": bad, "content": page},
+        422: {"model": Problem, "description": "`validation_failed`: The address is not one of ours"},
+        503: {"description": "The token store cannot be reached; a page says so.", "content": page},
     }
 
 
 class AuthorizeBody(Body):
+    """Who wants to connect what, and where to go afterwards."""
+
     user_id: OpaqueName = Field(description="Your name for the user.")
-    account: OpaqueName = DEFAULT_ACCOUNT
+    account: OpaqueName = Field(
+        default=DEFAULT_ACCOUNT, description="Tells several accounts of one user at one provider apart."
+    )
     scopes: list[
         Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+$")]
     ] = Field(default=[], max_length=100, description="Left out: those of the registration or the catalogue.")
@@ -58,7 +73,11 @@ class AuthorizeBody(Body):
         max_length=2048,
         description="Where the browser goes afterwards; under one of the prefixes of `BROKER_RETURN_TO`.",
     )
-    login_hint: str | None = Field(default=None, max_length=255)
+    login_hint: str | None = Field(
+        default=None,
+        max_length=255,
+        description="Who the provider should expect, such as an email address.",
+    )
     browser_bound: bool = Field(
         default=True,
         description="False: `authorization_url` is the provider's own, and any browser may finish.",
@@ -66,9 +85,11 @@ class AuthorizeBody(Body):
 
 
 class AuthorizeAnswer(BaseModel):
+    """The way to the provider."""
+
     authorization_url: str = Field(description="Open it in the user's browser.")
-    state: str
-    expires_at: datetime
+    state: str = Field(description="Names the attempt; the callback has it, too.")
+    expires_at: datetime = Field(description="When the attempt ends.")
 
 
 @router.post(
@@ -101,7 +122,7 @@ async def authorize(
     responses=_pages("The link is damaged or too old; a page says so."),
 )
 async def connect(
-    ticket: str,
+    ticket: Annotated[str, Path(description="Of an `authorization_url`, or of a problem's `action.url`.")],
     request: Request,
     services: Use,
 ) -> Response:
@@ -134,7 +155,10 @@ async def connect(
     status_code=303,
     response_class=Response,
     responses={
-        200: {"description": "Connected, and no `return_to` was given: a plain page."},
+        200: {
+            "description": "Connected, and no `return_to` was given: a plain page.",
+            "content": {"text/html": {"schema": {"type": "string"}}},
+        },
         **_pages("The attempt is unknown, was used, or was begun elsewhere; a page says so."),
     },
 )
@@ -142,9 +166,11 @@ async def callback(
     provider: ProviderPath,
     request: Request,
     services: Use,
-    state: str | None = None,
-    code: str | None = None,
-    error: str | None = None,
+    state: Annotated[str | None, Query(description="Of the attempt.")] = None,
+    code: Annotated[str | None, Query(description="What tokens are exchanged for.")] = None,
+    error: Annotated[
+        str | None, Query(description="Why there is no code (RFC 6749 section 4.1.2.1).")
+    ] = None,
     iss: Annotated[str | None, Query(description="Who answers (RFC 9207).")] = None,
 ) -> Response:
     """Exchanges the code and keeps the grant; then to `return_to` with `status=connected`, or with

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import math
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -15,15 +17,18 @@ from pydantic import BaseModel, Field
 
 from app import __version__
 from app.api.deps import Services, Use
+from app.db import DatabaseUnavailable
 from app.errors import BrokerError, Unauthenticated
+from app.grants.grant import Health
 from app.resilience import BreakerState
-from app.telemetry import BREAKER_STATE, logger
+from app.telemetry import BREAKER_STATE, GRANTS, POOL_IN_USE, POOL_SIZE, SOONEST_EXPIRY, logger
 
 log = logger(__name__)
 
 router = APIRouter(tags=["Operations"])
 
 _CHECK_SECONDS = 1.5  # the whole answer comes within 2 s, whatever hangs
+_CENSUS_SECONDS = 1.0
 _metrics_bearer = HTTPBearer(auto_error=False, scheme_name="metrics_key", description="`BROKER_METRICS_KEY`.")
 _STATE_VALUES = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
@@ -36,7 +41,7 @@ class Check(BaseModel):
     facts: dict[str, Any] = Field(default_factory=dict)
 
 
-class Health(BaseModel):
+class HealthAnswer(BaseModel):
     status: Verdict
     version: str
     replica: str
@@ -48,9 +53,9 @@ class Health(BaseModel):
 @router.get(
     "/health-check",
     summary="How the service is",
-    responses={503: {"model": Health, "description": "`unhealthy`: tokens cannot be served."}},
+    responses={503: {"model": HealthAnswer, "description": "`unhealthy`: tokens cannot be served."}},
 )
-async def health_check(services: Use, response: Response) -> Health:
+async def health_check(services: Use, response: Response) -> HealthAnswer:
     """200 for `healthy` and `degraded`, 503 for `unhealthy`. Holds no secret and needs no key."""
     checks = await _all_checks(services)
     vital = ("database", "encryption")
@@ -60,7 +65,7 @@ async def health_check(services: Use, response: Response) -> Health:
     elif any(check.status != "healthy" for check in checks.values()):
         status = "degraded"
     now = services.clock.now()
-    return Health(
+    return HealthAnswer(
         status=status,
         version=__version__,
         replica=services.replica,
@@ -100,10 +105,25 @@ async def metrics(
         given = "" if bearer is None else bearer.credentials
         if not hmac.compare_digest(given.encode(), services.metrics_key.encode()):
             raise Unauthenticated
+    await _gauge(services)
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _gauge(services: Services) -> None:
+    """Sets what is not counted as it happens, but read when it is asked for."""
     for breaker in services.breakers:
         key = breaker.key
         BREAKER_STATE.labels(key.provider, key.kind, key.host).set(_STATE_VALUES[breaker.state])
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    in_use, size = services.db.pool_usage()
+    POOL_IN_USE.set(in_use)
+    POOL_SIZE.set(size)
+    with suppress(DatabaseUnavailable):  # then the numbers stay as they were
+        census = await services.counting.census(within_seconds=_CENSUS_SECONDS)
+        GRANTS.clear()
+        for group in census.groups:
+            GRANTS.labels(group.provider, group.health).set(group.number)
+        soonest, now = census.soonest_expiry_at, services.clock.now()
+        SOONEST_EXPIRY.set(math.nan if soonest is None else (soonest - now).total_seconds())
 
 
 async def _all_checks(services: Services) -> dict[str, Check]:
@@ -161,6 +181,7 @@ async def _scheduler(services: Services) -> Check:
     facts = {
         "last_tick_at": timetable.last_tick_at,
         "next_tick_at": timetable.next_tick_at,
+        "lag_seconds": _lag_seconds(timetable.next_tick_at, now),
         "interval_seconds": int(timetable.interval.total_seconds()),
     }
     if timetable.next_tick_at is None:
@@ -172,11 +193,22 @@ async def _scheduler(services: Services) -> Check:
     return Check(status="healthy", facts=facts)
 
 
+def _lag_seconds(next_tick_at: datetime | None, now: datetime) -> float:
+    """How far behind its time the next tick is."""
+    return 0.0 if next_tick_at is None else max(0.0, round((now - next_tick_at).total_seconds(), 1))
+
+
 async def _refresh(services: Services) -> Check:
-    outlook = await services.refresher.outlook()
-    facts = {"due": outlook.due, "failing": outlook.failing, "soonest_expiry_at": outlook.soonest_expiry_at}
-    if outlook.failing:
-        return Check(status="degraded", detail=f"{outlook.failing} grants fail to refresh", facts=facts)
+    census = await services.counting.census(within_seconds=_CENSUS_SECONDS)
+    failing, dead = census.number(Health.FAILING), census.number(Health.DEAD)
+    facts = {
+        "due": census.due,
+        "failing": failing,
+        "reconnect_required": dead,
+        "soonest_expiry_at": census.soonest_expiry_at,
+    }
+    if failing:
+        return Check(status="degraded", detail=f"{failing} grants fail to refresh", facts=facts)
     return Check(status="healthy", facts=facts)
 
 

@@ -15,13 +15,14 @@ from app.api.deps import services_of
 from app.connect.request import Wish
 from app.errors import (
     BrokerError,
+    Forbidden,
     InvalidRequest,
     NotFound,
     ReconnectRequired,
     UpstreamError,
     ValidationFailed,
 )
-from app.telemetry import current_request_id
+from app.telemetry import current_request_id, note, security_event
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -37,6 +38,7 @@ STATUSES: Mapping[str, tuple[int, str]] = {
     "insufficient_scope": (409, "The connection lacks a permission"),
     "conflict": (409, "The request conflicts with what is stored"),
     "body_too_large": (413, "The request body is too large"),
+    "headers_too_large": (431, "The request head is too large"),
     "validation_failed": (422, "A field is wrong"),
     "rate_limited": (429, "Too many requests"),
     "internal_error": (500, "Something went wrong here"),
@@ -145,8 +147,12 @@ def _action(request: Request, error: BrokerError) -> Action | None:
     return Action(kind="reconnect", url=services.tickets.url(wish))
 
 
-def _answer(request: Request, error: BrokerError) -> JSONResponse:
+def respond(request: Request, error: BrokerError) -> JSONResponse:
+    """`error` as the answer to a request; its line in the log says so too."""
     problem = problem_of(request, error)
+    note(outcome=problem.code, provider=problem.provider, grant_id=problem.grant_id)
+    if isinstance(error, Forbidden):
+        security_event("forbidden", detail=error.detail)
     headers = {"Cache-Control": "no-store"}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
@@ -162,7 +168,7 @@ def _answer(request: Request, error: BrokerError) -> JSONResponse:
 
 async def _broker_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, BrokerError)
-    return _answer(request, error)
+    return respond(request, error)
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
@@ -170,11 +176,11 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     fields: dict[str, str] = {}
     for mistake in error.errors():
         if mistake["type"] == "json_invalid":
-            return _answer(request, InvalidRequest(f"The body is not JSON: {mistake['ctx']['error']}."))
+            return respond(request, InvalidRequest(f"The body is not JSON: {mistake['ctx']['error']}."))
         path = ".".join(str(step) for step in mistake["loc"])
         fields.setdefault(path, str(mistake["msg"]).removeprefix("Value error, "))
     sentence = "; ".join(f"{path}: {message}" for path, message in fields.items())
-    return _answer(request, ValidationFailed(f"The request is not valid. {sentence}", fields=fields))
+    return respond(request, ValidationFailed(f"The request is not valid. {sentence}", fields=fields))
 
 
 class _NoSuchMethod(BrokerError):
@@ -196,11 +202,11 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     """What the framework refuses by itself."""
     assert isinstance(error, HTTPException)
     known = _FRAMEWORK_ERRORS.get(error.status_code)
-    answer = _answer(request, known or InvalidRequest("The request cannot be understood."))
+    answer = respond(request, known or InvalidRequest("The request cannot be understood."))
     answer.headers.update(error.headers or {})
     return answer
 
 
 def crash(request: Request) -> JSONResponse:
     """The answer to a request that failed for a reason nobody foresaw."""
-    return _answer(request, BrokerError("Something went wrong here, and was recorded under this request id."))
+    return respond(request, BrokerError("Something went wrong here, and was recorded under this request id."))

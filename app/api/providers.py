@@ -33,7 +33,9 @@ class ProviderAnswer(BaseModel):
 
 
 class ProviderList(BaseModel):
-    items: list[ProviderAnswer]
+    """What the key may use."""
+
+    items: list[ProviderAnswer] = Field(description="In the order of their names.")
 
 
 @router.get("/providers", summary="List providers", responses=responses())

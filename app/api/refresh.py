@@ -18,7 +18,7 @@ router = APIRouter(tags=["Operations"])
 class RunAnswer(BaseModel):
     """What became of the grants that were due."""
 
-    due: int
+    due: int = Field(description="All of them.")
     refreshed: int
     failed: int
     postponed: int = Field(description="Left for later: the provider was not available, or time ran out.")

@@ -10,17 +10,28 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api.deps import Body, Key, OpaqueName, Services, Use, WaitQuery, consumer_with, with_account
+from app.api.deps import (
+    Body,
+    Key,
+    OpaqueName,
+    Services,
+    Use,
+    WaitQuery,
+    consumer_with,
+    require_visible,
+    with_account,
+)
 from app.api.problems import Problem, problem_of, responses
 from app.consumers.consumer import Consumer, Scope
 from app.errors import BrokerError
-from app.grants.grant import DEFAULT_ACCOUNT, GrantKey, not_found
+from app.grants.grant import DEFAULT_ACCOUNT, GrantKey
 from app.grants.token import Degraded, Need, Token
 from app.grants.validate import CheckedBy
+from app.telemetry import note
 
 router = APIRouter(tags=["Tokens"])
 
-_FAILURES = responses(
+_FAILURES = (
     "unknown_provider",
     "grant_not_found",
     "reconnect_required",
@@ -51,7 +62,11 @@ class TokenAnswer(BaseModel):
 
 
 class RefreshBody(Body):
-    account: OpaqueName = DEFAULT_ACCOUNT
+    """What a resource server refused; all of it may be left out."""
+
+    account: OpaqueName = Field(
+        default=DEFAULT_ACCOUNT, description="Tells several accounts of one user at one provider apart."
+    )
     generation: int | None = Field(
         default=None,
         ge=1,
@@ -62,28 +77,50 @@ class RefreshBody(Body):
 
 
 class BatchItem(Body):
-    provider: str = Field(max_length=63, examples=["google"])
-    user_id: OpaqueName
-    account: OpaqueName = DEFAULT_ACCOUNT
-    min_ttl: int = Field(default=60, ge=0, le=86400, strict=True)
-    scope: str = Field(default="", max_length=4096)
+    """What a fetch of one token names in its path and query."""
+
+    provider: str = Field(
+        max_length=63,
+        description="An OAuth client registration, called like its catalogue entry.",
+        examples=["google"],
+    )
+    user_id: OpaqueName = Field(description="Your name for the user.", examples=["user-42"])
+    account: OpaqueName = Field(
+        default=DEFAULT_ACCOUNT, description="Tells several accounts of one user at one provider apart."
+    )
+    min_ttl: int = Field(
+        default=60, ge=0, le=86400, strict=True, description="Seconds the token must still be good for."
+    )
+    scope: str = Field(
+        default="",
+        max_length=4096,
+        description="Space-separated scopes without which no token is of use.",
+    )
 
 
 class BatchBody(Body):
+    """The tokens that are wanted."""
+
     items: list[BatchItem] = Field(min_length=1, max_length=100)
 
 
 class BatchToken(BaseModel):
+    """An item that succeeded."""
+
     status: Literal[200]
     token: TokenAnswer
 
 
 class BatchProblem(BaseModel):
+    """An item that failed."""
+
     status: int = Field(description="The status that a fetch of its own would have had.")
     problem: Problem
 
 
 class BatchAnswer(BaseModel):
+    """A token or a problem for each item."""
+
     items: list[BatchToken | BatchProblem] = Field(description="In the order of the request.")
 
 
@@ -101,7 +138,7 @@ async def get_tokens(
     async def fetch(item: BatchItem) -> BatchToken | BatchProblem:
         key = GrantKey(item.provider, item.user_id, item.account)
         try:
-            _require_visible(services, consumer, key)
+            require_visible(services, consumer, key)
             need = Need(min_ttl=timedelta(seconds=item.min_ttl))
             token = await services.refresher.fresh(key, need, scope=item.scope, wait=timedelta(seconds=wait))
         except BrokerError as error:
@@ -110,13 +147,15 @@ async def get_tokens(
         return BatchToken(status=200, token=_answer(token, services, response))
 
     response.headers["Cache-Control"] = "no-store"
-    return BatchAnswer(items=await asyncio.gather(*map(fetch, body.items)))
+    items = await asyncio.gather(*map(fetch, body.items))
+    note(items=len(items), failed=sum(item.status != 200 for item in items))
+    return BatchAnswer(items=items)
 
 
 @router.get(
     "/tokens/{provider}/{user_id}",
     summary="Fetch a fresh access token",
-    responses=_FAILURES | responses("insufficient_scope", "reconnect_required"),
+    responses=responses(*_FAILURES, "insufficient_scope"),
 )
 async def get_token(
     key: Key,
@@ -135,16 +174,17 @@ async def get_token(
 
     If a refresh fails while the present token is still valid, that one is answered with `degraded` set.
     """
-    _require_visible(services, consumer, key)
+    require_visible(services, consumer, key)
     need = Need(min_ttl=timedelta(seconds=min_ttl))
     token = await services.refresher.fresh(key, need, scope=scope, wait=timedelta(seconds=wait))
+    note(grant_id=str(token.grant.id), generation=token.grant.generation, degraded=token.degraded)
     return _answer(token, services, response)
 
 
 @router.post(
     "/tokens/{provider}/{user_id}/refresh",
     summary="Refresh now",
-    responses=_FAILURES | responses("rate_limited"),
+    responses=responses(*_FAILURES),
 )
 async def refresh_token(
     key: Key,
@@ -159,12 +199,15 @@ async def refresh_token(
     """
     wanted = body or RefreshBody()
     key = with_account(key, wanted.account)
-    _require_visible(services, consumer, key)
+    require_visible(services, consumer, key)
     token = await services.refresher.force(key, generation=wanted.generation, wait=timedelta(seconds=wait))
+    note(grant_id=str(token.grant.id), generation=token.grant.generation, degraded=token.degraded)
     return _answer(token, services, response)
 
 
 class ValidationAnswer(BaseModel):
+    """What the provider says of the token."""
+
     valid: bool | None = Field(description="Null: the provider was asked and did not tell.")
     checked_by: CheckedBy = Field(description="`expiry`: the provider has no way to be asked.")
     checked_at: datetime
@@ -179,21 +222,15 @@ async def validate_token(
     key: Key, services: Use, consumer: Annotated[Consumer, Depends(consumer_with(Scope.TOKENS_READ))]
 ) -> ValidationAnswer:
     """Introspection (RFC 7662) where the provider has it, else userinfo, else the stored expiry. Refreshes nothing."""
-    _require_visible(services, consumer, key)
+    require_visible(services, consumer, key)
     found = await services.validator.validate(key)
     return ValidationAnswer(valid=found.valid, checked_by=found.checked_by, checked_at=found.checked_at)
-
-
-def _require_visible(services: Services, consumer: Consumer, key: GrantKey) -> None:
-    """Raises UnknownProvider, and for a grant that the consumer may not see what is raised for an absent one."""
-    services.clients.get(key.provider)
-    if not consumer.may_see(key.provider, key.user_id):
-        raise not_found(key)
 
 
 def _answer(token: Token, services: Services, response: Response) -> TokenAnswer:
     response.headers["Cache-Control"] = "no-store"
     grant = token.grant
+    services.uses.note(grant.id)
     remaining = grant.remaining(services.clock.now())
     return TokenAnswer(
         access_token=token.access_token,

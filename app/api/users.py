@@ -28,32 +28,42 @@ _AT_MOST = 500  # accounts of one user
 
 
 class ConnectionHealth(BaseModel):
+    """How one connection is."""
+
     grant: GrantAnswer
-    health: Health
+    health: Health = Field(description="What to make of it at this moment.")
     expires_in: int | None = Field(description="Seconds; null: the token does not expire.")
     message: str = Field(description="A sentence for the user.")
 
 
 class UserHealth(BaseModel):
+    """How several connections are, and what that comes to."""
+
     items: list[ConnectionHealth]
     overall: Overall = Field(description="`unhealthy`: an account has to be connected again.")
 
 
 class RefreshTokensBody(Body):
-    user_id: OpaqueName
+    """Whose connections are to be renewed."""
+
+    user_id: OpaqueName = Field(description="Your name for the user.")
 
 
 class Refreshed(BaseModel):
+    """What became of one connection."""
+
     grant_id: UUID
     account: str
     outcome: Literal["refreshed", "fresh", "failed", "reconnect_required", "skipped"] = Field(
         description="`fresh`: there was no need. `skipped`: there is no refresh token, and the token still works."
     )
-    expires_at: datetime | None
-    problem: Problem | None = None
+    expires_at: datetime | None = Field(description="When its access token ends; null: never.")
+    problem: Problem | None = Field(default=None, description="Why it was not renewed.")
 
 
 class RefreshTokensAnswer(BaseModel):
+    """What became of each connection."""
+
     items: list[Refreshed]
     refreshed: int
     failed: int = Field(description="Those that failed, and those that have to be connected again.")

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from app.clock import Clock
 from app.connect import store
-from app.connect.refusals import refusal
+from app.connect.refusals import is_from, refusal
 from app.connect.request import (
     REQUEST_TTL,
     AuthorizationRequest,
@@ -36,7 +36,7 @@ from app.oauth.client import OAuthClient, OAuthClients
 from app.oauth.endpoints import TokenEndpoints
 from app.oauth.messages import authorization_url, new_verifier
 from app.resilience import Breakers
-from app.telemetry import logger
+from app.telemetry import logger, security_event
 from app.vault.seal import Place
 from app.vault.vault import Vault
 
@@ -110,7 +110,11 @@ class Connector:
     async def finish(self, provider: str, callback: Callback) -> Finished:
         """The end of the way, good or bad. Raises InvalidRequest where the state is not one of ours, was used, has
         ended, or is another browser's: then nobody can be sent anywhere."""
-        request = await self._use_state(provider, callback)
+        try:
+            request = await self._use_state(provider, callback)
+        except InvalidRequest as refused:
+            security_event("callback_refused", provider=provider, detail=refused.detail)
+            raise
         wish = request.wish
         try:
             error, detail = await self._exchange(request, callback)
@@ -194,6 +198,8 @@ class Connector:
         client = self._clients.get(request.wish.provider)
         breaker = client.token_breaker
         client = await self._endpoints.completed(client)
+        if not is_from(client, callback.issuer):
+            security_event("wrong_issuer", provider=client.name)
         if (refused := refusal(client, callback)) is not None:
             return refused
         try:

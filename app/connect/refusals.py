@@ -28,7 +28,7 @@ _SENTENCES = {
 
 def refusal(client: OAuthClient, callback: Callback) -> tuple[str, str] | None:
     """The error code and a sentence for the user, where the answer brings no code to exchange; else None."""
-    if not _is_from(client, callback.issuer):
+    if not is_from(client, callback.issuer):
         return "provider_error", f"The answer did not come from {client.title}. Please start again."
     if callback.error is None and callback.code:
         return None
@@ -38,7 +38,7 @@ def refusal(client: OAuthClient, callback: Callback) -> tuple[str, str] | None:
     return callback.error, sentence.format(title=client.title)
 
 
-def _is_from(client: OAuthClient, issuer: str | None) -> bool:
+def is_from(client: OAuthClient, issuer: str | None) -> bool:
     """RFC 9207 section 2.4: another server may answer in the name of this one, and its code goes nowhere."""
     provider = client.provider
     if issuer is None:

@@ -24,6 +24,7 @@ from app.errors import (
 )
 
 DEFAULT_ACCOUNT = "default"
+EXPIRING_WITHIN = timedelta(minutes=5)  # for what nobody will renew
 
 _RECONNECT_SENTENCES = {
     "no_refresh_token": "The access to {provider} has ended and cannot be renewed by itself.",
@@ -162,7 +163,7 @@ class Grant:
         remaining = self.remaining(now)
         if remaining is None:
             return False
-        return self.is_due(now) or (not self.refreshable and remaining < timedelta(minutes=5))
+        return self.is_due(now) or (not self.refreshable and remaining < EXPIRING_WITHIN)
 
     def require_refreshable(self) -> None:
         """Raises ReconnectRequired for a dead grant, and for one that has no refresh token."""

@@ -74,5 +74,6 @@ def _refresh_expiry(
         return None
     if present is not None and fingerprint(refresh_token) == present.refresh_fingerprint:
         return present.refresh_expires_at
-    lifetime = tokens.refresh_expires_in or client.provider.refresh_token.absolute_lifetime_seconds
+    known = client.provider.refresh_token
+    lifetime = tokens.refresh_expires_in or known.absolute_lifetime_seconds or known.idle_lifetime_seconds
     return None if lifetime is None else now + timedelta(seconds=lifetime)

@@ -22,7 +22,7 @@ from app.grants.schedule import failure_backoff, refresh_margin
 from app.grants.sealing import open_refresh_token, seal_tokens
 from app.oauth.answers import TokenSet
 from app.oauth.client import OAuthClient
-from app.telemetry import REFRESH_SECONDS, REFRESHES, logger
+from app.telemetry import REFRESH_SECONDS, REFRESHES, logger, noted
 from app.vault.vault import Vault
 
 log = logger(__name__)
@@ -119,8 +119,8 @@ class Ledger:
             refresh_token=tokens.refresh_token or open_refresh_token(self._vault, grant),
         )
         columns["token_type"] = tokens.token_type
-        if tokens.refresh_expires_in is not None and tokens.refresh_token is not None:
-            columns["refresh_expires_at"] = self._clock.now() + timedelta(seconds=tokens.refresh_expires_in)
+        if (refresh_ttl := _refresh_ttl(run.client, tokens)) is not None:
+            columns["refresh_expires_at"] = self._clock.now() + refresh_ttl
         if tokens.scope is not None:  # RFC 6749 section 5.1: left out, it is unchanged
             columns["scope"] = tokens.scope
         return columns
@@ -188,6 +188,7 @@ class Ledger:
         REFRESHES.labels(run.client.name, outcome).inc()
         log.info(
             "refresh",
+            consumer=noted("consumer"),
             provider=run.client.name,
             grant_id=str(run.claim.grant.id),
             user_id=run.claim.grant.key.user_id,
@@ -203,6 +204,14 @@ class Ledger:
 
 def _seconds(value: int | None) -> timedelta | None:
     return None if value is None else timedelta(seconds=value)
+
+
+def _refresh_ttl(client: OAuthClient, tokens: TokenSet) -> timedelta | None:
+    """How long the refresh token lives from now on; None where this refresh changes nothing about that."""
+    if tokens.refresh_expires_in is not None and tokens.refresh_token is not None:
+        return timedelta(seconds=tokens.refresh_expires_in)
+    known = client.provider.refresh_token
+    return None if known.absolute_lifetime_seconds else _seconds(known.idle_lifetime_seconds)
 
 
 def _outcome(error: UpstreamError) -> Outcome:

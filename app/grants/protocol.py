@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -17,9 +16,10 @@ from app.clock import Clock
 from app.db import Database
 from app.drain import Drain
 from app.errors import Sent, UpstreamError
-from app.grants import refresh_store, store
-from app.grants.grant import Claim, Grant, Status, Trigger
+from app.grants import refresh_store
+from app.grants.grant import Claim, Grant, Trigger
 from app.grants.ledger import Ledger, Run
+from app.grants.revoke import Revoker
 from app.grants.sealing import open_refresh_token
 from app.ids import uuid7
 from app.oauth.answers import TokenSet
@@ -55,6 +55,7 @@ class RefreshProtocol:
         clients: OAuthClients,
         breakers: Breakers,
         ledger: Ledger,
+        revoker: Revoker,
         drain: Drain,
         clock: Clock,
         *,
@@ -68,6 +69,7 @@ class RefreshProtocol:
         self._clients = clients
         self._breakers = breakers
         self._ledger = ledger
+        self._revoker = revoker
         self._drain = drain
         self._clock = clock
         self._replica = replica
@@ -180,11 +182,5 @@ class RefreshProtocol:
         Of a revoked grant nothing may stay alive at the provider. Tokens that a competing refresh of the same lineage
         replaced are dropped.
         """
-        async with self._db.begin() as tx:
-            current = await store.find_by_id(tx, run.claim.grant.id)
         log.warning("refresh.superseded", grant_id=str(run.claim.grant.id), provider=run.client.name)
-        if current is not None and current.status is Status.REVOKED:
-            newest = tokens.refresh_token or tokens.access_token
-            hint = "refresh_token" if tokens.refresh_token else "access_token"
-            with suppress(UpstreamError):
-                await self._endpoints.revoke(run.client, token=newest, hint=hint)
+        await self._revoker.discard(run.client, run.claim.grant, tokens)

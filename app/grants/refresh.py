@@ -31,7 +31,7 @@ from app.grants.grant import Grant, GrantKey, Trigger
 from app.grants.known import KnownGrants
 from app.grants.protocol import RefreshProtocol
 from app.grants.queue import Queue
-from app.grants.schedule import Outlook, Tally
+from app.grants.schedule import Tally
 from app.grants.token import Degraded, Need, Token
 from app.grants.waiting import Waiting
 from app.remembered import Known
@@ -122,11 +122,6 @@ class Refresher:
                     await slots.acquire()
                     refreshes.create_task(self._refresh_one(grant, slots, outcomes))
         return Tally(due=outcomes.total(), **outcomes)
-
-    async def outlook(self) -> Outlook:
-        """What lies ahead, for health checks."""
-        async with self._db.begin() as tx:
-            return await refresh_store.outlook(tx)
 
     async def close(self) -> None:
         """Ends the reads that still wait for PostgreSQL."""

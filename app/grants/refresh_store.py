@@ -16,7 +16,6 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 
 from app.db import Tx
 from app.grants.grant import Claim, Grant, Status, Trigger
-from app.grants.schedule import Outlook
 from app.grants.store import NO_CLAIM, clock, to_grant
 from app.tables import grants
 
@@ -231,14 +230,3 @@ async def take_due(
         update(grants).where(grants.c.id == due.c.id).values(next_refresh_at=postpone_to).returning(*grants.c)
     )
     return sorted((to_grant(row._mapping) for row in rows), key=lambda grant: grant.expires_at or postpone_to)
-
-
-async def outlook(tx: Tx) -> Outlook:
-    """How many active grants are due, how many fail, and when the first of their tokens ends."""
-    query = select(
-        func.count().filter(grants.c.next_refresh_at <= clock()),
-        func.count().filter(grants.c.failures > 0),
-        func.min(grants.c.expires_at).filter(grants.c.expires_at > clock()),
-    ).where(grants.c.status == Status.ACTIVE, grants.c.next_refresh_at.is_not(None))
-    due, failing, soonest = (await tx.execute(query)).one()
-    return Outlook(due, failing, soonest)

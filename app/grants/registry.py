@@ -12,17 +12,17 @@ from app.audit import store as audit
 from app.audit.event import AuditEvent
 from app.clock import Clock
 from app.db import Database, Tx
-from app.errors import Conflict, GrantNotFound, UpstreamError
+from app.errors import Conflict, GrantNotFound
 from app.grants import attempt_store, store
 from app.grants.grant import Grant, GrantKey, fingerprint, not_found
 from app.grants.imported import KEEP, Import, Keep, lineage_columns
 from app.grants.known import KnownGrants
-from app.grants.sealing import open_access_token, open_refresh_token, seal_tokens
+from app.grants.revoke import Revoker
+from app.grants.sealing import open_refresh_token, seal_tokens
 from app.grants.waiting import Waiting
 from app.ids import uuid7
 from app.oauth.answers import TokenSet
 from app.oauth.client import OAuthClient, OAuthClients
-from app.oauth.endpoints import TokenEndpoints
 from app.vault.vault import Vault
 
 
@@ -45,8 +45,8 @@ class GrantRegistry:
         self,
         db: Database,
         vault: Vault,
-        endpoints: TokenEndpoints,
         clients: OAuthClients,
+        revoker: Revoker,
         waiting: Waiting,
         known: KnownGrants,
         clock: Clock,
@@ -55,8 +55,8 @@ class GrantRegistry:
     ) -> None:
         self._db = db
         self._vault = vault
-        self._endpoints = endpoints
         self._clients = clients
+        self._revoker = revoker
         self._waiting = waiting
         self._known = known
         self._clock = clock
@@ -104,29 +104,19 @@ class GrantRegistry:
     async def delete(self, key: GrantKey, *, actor: str) -> bool | None:
         """Erases the grant, then revokes it at the provider; whether that worked, None where there is no way to.
 
-        The erasure comes first and does not depend on the provider. Raises GrantNotFound.
+        The erasure comes first and does not depend on the provider, which is asked again later unless it refuses.
+        Raises GrantNotFound.
         """
         client = self._clients.get(key.provider)
         async with self._db.begin() as tx:
             grant = await store.find(tx, key, lock=True)
             if grant is None:
                 raise not_found(key)
+            revocation = await self._revoker.keep(tx, client, grant)
             await store.revoke(tx, grant.id)
             await self._record(tx, "grant.deleted", grant, actor)
         await self._known.changed(grant)
-        return await self._revoke_upstream(client, grant)
-
-    async def _revoke_upstream(self, client: OAuthClient, grant: Grant) -> bool | None:
-        """RFC 7009: the refresh token first, which ends the access tokens too."""
-        refresh_token = open_refresh_token(self._vault, grant)
-        token = refresh_token or open_access_token(self._vault, grant)
-        if token is None or client.client_id is None:
-            return None
-        hint = "refresh_token" if refresh_token else "access_token"
-        try:
-            return await self._endpoints.revoke(client, token=token, hint=hint)
-        except UpstreamError:
-            return False
+        return None if revocation is None else await self._revoker.attempt(client, revocation)
 
     async def _put_once(
         self, client: OAuthClient, key: GrantKey, tokens: Import, actor: str, if_generation: int | None

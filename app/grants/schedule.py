@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 _MAX_BACKOFF_SECONDS = 3600.0
 
@@ -17,15 +17,6 @@ class Tally:
     refreshed: int = 0
     failed: int = 0
     postponed: int = 0
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """How many active grants are due and how many fail now, and when the first of their tokens ends."""
-
-    due: int
-    failing: int
-    soonest_expiry_at: datetime | None
 
 
 def refresh_margin(

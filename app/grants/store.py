@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, DateTime, and_, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, DateTime, and_, cast, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.db import Tx
@@ -111,6 +112,35 @@ async def replace(tx: Tx, grant_id: UUID, values: Mapping[str, Any]) -> Grant:
 async def note_validation(tx: Tx, grant_id: UUID) -> None:
     """Remembers that the provider was asked just now."""
     await tx.execute(update(grants).where(grants.c.id == grant_id).values(last_validated_at=clock()))
+
+
+async def note_uses(tx: Tx, uses: Mapping[UUID, datetime]) -> set[UUID]:
+    """Moves `last_used_at` on, never back, and touches nothing else. Waits for no lock: answers the ids of those
+    grants that others hold at this moment, which are left as they were."""
+    ids, times = grants.c.id.type, grants.c.last_used_at.type
+    given = func.unnest(cast(list(uses), ARRAY(ids)), cast(list(uses.values()), ARRAY(times)))
+    rows = given.table_valued("id", "at", name="given").render_derived()
+    noted = select(rows.c.id, rows.c.at).cte("noted")
+    free = (
+        select(grants.c.id)
+        .join(noted, noted.c.id == grants.c.id)
+        .order_by(grants.c.id)
+        .with_for_update(of=grants, key_share=True, skip_locked=True)
+        .cte("free")
+    )
+    written = (
+        update(grants)
+        .where(grants.c.id == free.c.id, noted.c.id == grants.c.id)
+        .values(last_used_at=func.greatest(grants.c.last_used_at, noted.c.at))
+        .returning(grants.c.id)
+        .cte("written")
+    )
+    held = (
+        select(grants.c.id)
+        .join(noted, noted.c.id == grants.c.id)
+        .where(grants.c.id.not_in(select(free.c.id)))
+    )
+    return set(await tx.scalars(held.add_cte(written)))
 
 
 async def revoke(tx: Tx, grant_id: UUID) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from app.errors import (
     UpstreamError,
 )
 from app.oauth.client import OAuthClient
+from app.oauth.wire import HttpAnswer
 
 _VSCHAR = re.compile(r"[\x20-\x7e]+")  # RFC 6749 appendix A.12 and A.17: what a token may consist of
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
@@ -46,15 +46,6 @@ _REFUSALS: Mapping[str | None, tuple[type[UpstreamError], str]] = {
 
 
 @dataclass(frozen=True)
-class HttpAnswer:
-    """What came back: `headers` with lower-case names."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = field(repr=False)
-
-
-@dataclass(frozen=True)
 class TokenSet:
     """A token endpoint's good answer (RFC 6749 section 5.1).
 
@@ -77,27 +68,36 @@ def parse_token_answer(client: OAuthClient, answer: HttpAnswer) -> TokenSet:
     then the status, then the tokens themselves. Raises GrantRefused, ProviderRejectedClient, ProviderUnavailable or
     ProviderError; each tells by `sent` whether the refresh token may have been spent.
     """
-    fields = json_object(answer.body)
+    fields = answer.json_object()
     codes = _error_codes(client, fields)
     if answer.status >= 500 or answer.status in _UNPROCESSED_STATUSES:
         _raise_unavailable(client, answer, codes)
     if codes and (answer.status >= 400 or client.provider.error_on_200):
         _raise_refusal(client, answer, codes)
-    if answer.status != 200:
+    if (
+        not 200 <= answer.status < 300
+    ):  # RFC 6749 says 200, but tokens that came with a 201 are the only ones there are
         _raise_unusable(client, answer, f"status {answer.status}")
     return _token_set(client, answer, fields)
 
 
 def parse_revocation_answer(client: OAuthClient, answer: HttpAnswer) -> bool:
-    """Whether the token is revoked: 200 says so, for unknown tokens too (RFC 7009 section 2.2)."""
-    return answer.status == 200 and not (
-        client.provider.error_on_200 and _error_codes(client, json_object(answer.body))
-    )
+    """Whether the token is revoked: 200 says so, for unknown tokens too (RFC 7009 section 2.2); False where the
+    provider refuses. Raises ProviderUnavailable where it says "not now": the token lives on (section 2.2.1)."""
+    refused = answer.status != 200 or client.provider.error_on_200
+    codes = _error_codes(client, answer.json_object()) if refused else ()
+    # What is wrong with our registration can be mended within the days that it is tried.
+    mendable = answer.status == 401 or client.provider.meaning_of(*codes) in ("retry", "client")
+    not_now = answer.status in _UNPROCESSED_STATUSES or mendable
+    # A redirect, to a page for maintenance say, decides nothing.
+    if not_now or answer.status // 100 not in (2, 4):
+        _raise_unavailable(client, answer, codes)
+    return answer.status == 200 and not codes
 
 
 def parse_introspection_answer(answer: HttpAnswer) -> bool | None:
     """Whether the token is active (RFC 7662 section 2.2); None where the answer does not say."""
-    active = json_object(answer.body).get("active")
+    active = answer.json_object().get("active")
     return active if answer.status == 200 and isinstance(active, bool) else None
 
 
@@ -106,15 +106,6 @@ def parse_userinfo_answer(answer: HttpAnswer) -> bool | None:
     if answer.status == 401:
         return False
     return True if answer.status == 200 else None
-
-
-def json_object(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object; an empty one for anything else."""
-    try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
 
 
 def _error_codes(client: OAuthClient, fields: Mapping[str, Any]) -> tuple[str, ...]:
@@ -134,12 +125,6 @@ def _shown(client: OAuthClient, code: str) -> str:
     return code if known or _CODE.fullmatch(code) else "unrecognized"
 
 
-def _retry_after(answer: HttpAnswer) -> int | None:
-    """`Retry-After` in whole seconds, where it is given in seconds (RFC 9110 section 10.2.3)."""
-    value = answer.headers.get("retry-after", "")
-    return min(int(value), 86400) if value.isascii() and value.isdigit() and len(value) < 10 else None
-
-
 def _raise_unavailable(client: OAuthClient, answer: HttpAnswer, codes: tuple[str, ...]) -> NoReturn:
     throttled = answer.status == 429
     reason = "is asking us to slow down" if throttled else "is having trouble"
@@ -149,7 +134,7 @@ def _raise_unavailable(client: OAuthClient, answer: HttpAnswer, codes: tuple[str
         sent=Sent.ANSWERED if answer.status in _UNPROCESSED_STATUSES else Sent.UNKNOWN,
         category=Category.RATE_LIMIT if throttled else Category.TRANSIENT,
         provider_code=_shown(client, codes[0]) if codes else f"http_{answer.status}",
-        retry_after=_retry_after(answer),
+        retry_after=answer.retry_after(),
     )
 
 
@@ -161,7 +146,7 @@ def _raise_refusal(client: OAuthClient, answer: HttpAnswer, codes: tuple[str, ..
         provider=client.name,
         sent=Sent.ANSWERED,
         provider_code=_shown(client, codes[0]),
-        retry_after=_retry_after(answer),
+        retry_after=answer.retry_after(),
     )
 
 

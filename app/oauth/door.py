@@ -16,9 +16,8 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from app.errors import Category, ProviderError, ProviderUnavailable, Sent
-from app.oauth.answers import HttpAnswer
 from app.oauth.client import OAuthClient
-from app.oauth.messages import HttpRequest
+from app.oauth.wire import HttpAnswer, HttpRequest
 
 MAX_ANSWER_BYTES = 64 * 1024
 CONNECT_SECONDS = 2.0

@@ -78,7 +78,8 @@ class TokenEndpoints:
         return parse_token_answer(client, await self._door.send(client, request))
 
     async def revoke(self, client: OAuthClient, *, token: str, hint: str) -> bool | None:
-        """Whether the provider revoked it; None where it has no way to. May be repeated. Raises UpstreamError."""
+        """Whether the provider revoked it; False where it refused to, None where it has no way to. May be repeated.
+        Raises UpstreamError where it did not decide."""
         client = await self.completed(client)
         request = revocation_request(client, token=token, hint=hint)
         if request is None:

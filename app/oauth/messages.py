@@ -7,21 +7,11 @@ import hashlib
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit, urlunsplit
 
 from app.errors import ProviderRejectedClient, Sent
 from app.oauth.client import OAuthClient
-
-
-@dataclass(frozen=True)
-class HttpRequest:
-    """A request to one of a provider's endpoints. `secret` says what of it must never be logged: the body."""
-
-    url: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
-    method: str = "POST"
+from app.oauth.wire import HttpRequest
 
 
 def new_verifier() -> str:

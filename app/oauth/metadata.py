@@ -11,9 +11,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from app.errors import ProviderError, Sent
 from app.oauth import urls
-from app.oauth.answers import HttpAnswer, json_object
 from app.oauth.client import OAuthClient
-from app.oauth.messages import HttpRequest
+from app.oauth.wire import HttpAnswer, HttpRequest
 
 _MEMBERS = {  # RFC 8414 section 2, and the field of a catalogue entry that says the same
     "authorization_endpoint": "authorization_url",
@@ -48,7 +47,7 @@ def published(client: OAuthClient, issuer: str, answer: HttpAnswer) -> Mapping[s
     """
     if answer.status != 200:
         return None
-    metadata = json_object(answer.body)
+    metadata = answer.json_object()
     if metadata.get("issuer") != issuer:
         raise _unusable(client, "issuer_mismatch")
     fields: dict[str, object] = {
@@ -63,10 +62,10 @@ def published(client: OAuthClient, issuer: str, answer: HttpAnswer) -> Mapping[s
 
 
 def _leads_astray(url: object, issuer: str) -> bool:
-    """Whether it is no endpoint's URL, or leads to this machine from elsewhere."""
+    """Whether it is no endpoint's URL, or leads from a named issuer to this machine or to a bare address."""
     if not isinstance(url, str) or urls.placeholders(url) or urls.mistake_in(url):
         return True
-    return urls.is_loopback(url) and not urls.is_loopback(issuer)
+    return not urls.is_loopback(issuer) and (urls.is_loopback(url) or urls.is_numeric_address(url))
 
 
 def _method(supported: object) -> str | None:

@@ -48,6 +48,12 @@ def is_loopback(url: str) -> bool:
     return _scheme_and_host(_PLACEHOLDER.sub("x", url))[1] in LOOPBACK_HOSTS
 
 
+def is_numeric_address(url: str) -> bool:
+    """Whether its host is an IPv4 address in any of the forms that resolvers read (`127.1`, `0x7f000001`), or IPv6."""
+    host = _scheme_and_host(_PLACEHOLDER.sub("x", url))[1]
+    return ":" in host or _NUMERIC.fullmatch(host) is not None
+
+
 def may_fill(value: str, pattern: str) -> bool:
     """Whether the value matches all of the pattern and can neither end nor widen the part of a URL it fills."""
     if len(value) > MAX_VALUE or not _UNRESERVED.fullmatch(value):

@@ -110,6 +110,17 @@ class Truncate(Fault):
         return hung_up(request, response)
 
 
+class NotHttp(Fault):
+    """Bytes that are no HTTP, as of another service on that port; then the connection is closed."""
+
+    kind: Literal["not_http"]
+
+    async def act(self, request: web.Request, answer: web.Response) -> web.StreamResponse:
+        if request.transport is not None:
+            request.transport.write(b"SSH-2.0-sandbox\r\n")
+        return hung_up(request, answer)
+
+
 class Garbage(Fault):
     """200, said to be JSON, and not JSON."""
 
@@ -192,6 +203,7 @@ AnyFault = Annotated[
     | Drop
     | Reset
     | Truncate
+    | NotHttp
     | Garbage
     | NoAccessToken
     | WrongType

@@ -137,6 +137,18 @@ async def test_a_body_over_the_limit_is_a_problem(http: httpx.AsyncClient) -> No
     assert (await http.put("/grants/sandbox/ada", content=just_fits, headers=JSON)).status_code == 201
 
 
+async def test_a_head_over_the_limit_is_a_problem(http: httpx.AsyncClient) -> None:
+    many = {f"x-{number}": "1" for number in range(120)}
+    for answer in (
+        await http.get("/tokens/sandbox/ada", headers={"x-large": "x" * 33_000}),
+        await http.get("/tokens/sandbox/ada", headers=many),
+        await http.get(f"/tokens/sandbox/ada?scope={'x' * 33_000}"),
+        await http.get(f"/{'x' * 33_000}"),
+    ):
+        assert_problem(answer, 431, "headers_too_large")
+    assert (await http.get("/health-check/live", headers={"x-large": "x" * 30_000})).status_code == 204
+
+
 async def test_a_field_that_is_wrong_is_named(http: httpx.AsyncClient) -> None:
     for answer, field in (
         (await http.get("/tokens/sandbox/ada?min_ttl=soon"), "query.min_ttl"),

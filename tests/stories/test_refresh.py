@@ -398,7 +398,9 @@ async def test_an_import_that_keeps_the_refresh_token_waits_for_the_refresh_that
     await broker.put("sandbox/ada", bring(issued))
     sandbox.control(settings={"delay": 0.5})
     asking = asyncio.create_task(broker.token("sandbox/ada"))
-    await asyncio.sleep(0.2)
+    async with asyncio.timeout(10):
+        while sandbox.report()["refreshes"] == 0:
+            await asyncio.sleep(0.01)
     kept = await broker.put("sandbox/ada", {"access_token": "brought", "expires_in": 300})
     again = await broker.http.put("/grants/sandbox/ada", json=bring(issued, expires_in=300))
     await asking
@@ -477,7 +479,7 @@ async def test_a_failed_try_is_the_last_once_the_replica_is_leaving(broker: Brok
 async def test_one_waiter_too_many_is_told_to_come_back(
     database_url: str, providers_dir: Path, tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.main.Queue", lambda: Queue(per_grant=5, per_replica=100))
+    monkeypatch.setattr("app.wiring.Queue", lambda: Queue(per_grant=5, per_replica=100))
     settings = settings_for(database_url, providers_dir, data_dir=tmp_path / "var")
     async with Broker.running(settings) as broker:
         await broker.put("sandbox/ada", bring(sandbox.grant("ada")))

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from app.errors import ProviderRejectedClient, Sent
 from app.oauth.client import OAuthClient
 from app.oauth.messages import (
-    HttpRequest,
     authorization_url,
     code_request,
     new_verifier,
@@ -24,6 +23,7 @@ from app.oauth.messages import (
     s256_challenge,
 )
 from app.oauth.provider import Provider
+from app.oauth.wire import HttpRequest
 from tests.unit.registrations import CATALOGUE, CLIENT_SECRET, acme
 
 

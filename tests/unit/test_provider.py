@@ -85,7 +85,7 @@ class TestTheForm:
     def test_needs_only_a_name_and_a_token_url(self) -> None:
         assert [name for name, field in Provider.model_fields.items() if field.is_required()] == ["name"]
         assert Provider.model_validate(MINIMAL).display_name == "acme"
-        with pytest.raises(ValidationError, match="token_url.*\n.*is required where no issuer is given"):
+        with pytest.raises(ValidationError, match="is required where no issuer is given"):
             Provider.model_validate({"name": "acme"})
 
     def test_an_issuer_does_in_place_of_a_token_url(self) -> None:

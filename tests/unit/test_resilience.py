@@ -1,4 +1,5 @@
-"""Backoff and breakers: how long to wait, whom to leave alone, and who may look whether it is over."""
+"""Backoff, rates and breakers: how long to wait, who asks too much, whom to leave alone, and who may look whether it is
+over."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from app.errors import (
     Sent,
     UpstreamError,
 )
-from app.resilience import Backoff, Breaker, BreakerKey, Breakers, BreakerState
+from app.resilience import Backoff, Breaker, BreakerKey, Breakers, BreakerState, Rate, TokenBucket
 
 KEY = BreakerKey("acme", "token", "login.acme.example")
 OTHER = BreakerKey("acme", "api", "api.acme.example")
@@ -62,6 +63,62 @@ def test_retry_after_is_honoured_and_ends_the_operation_where_it_is_too_long(
     retry_after: float, delay: float | None
 ) -> None:
     assert Backoff(cap_seconds=10).delay(1, retry_after=retry_after) == delay
+
+
+def taken(bucket: TokenBucket, now: float, *, times: int) -> list[float]:
+    return [bucket.take(now) for _ in range(times)]
+
+
+def test_a_bucket_lets_its_limit_through_at_once_and_says_how_long_the_next_has_to_wait() -> None:
+    bucket = TokenBucket(Rate(3, 60), now=100)
+    assert taken(bucket, 100, times=3) == [0, 0, 0]
+    assert bucket.take(100) == 20
+    assert bucket.take(105) == 15
+    assert (bucket.take(120), bucket.take(120)) == (0, 20)
+
+
+def test_asking_too_often_costs_nothing() -> None:
+    bucket = TokenBucket(Rate(1, 10), now=0)
+    assert bucket.take(0) == 0
+    waits = [bucket.take(second) for second in range(1, 10)]
+    assert waits == pytest.approx(list(range(9, 0, -1)))
+    assert bucket.take(10.000001) == 0
+
+
+def test_a_long_rest_saves_up_no_more_than_the_limit() -> None:
+    bucket = TokenBucket(Rate(3, 60), now=0)
+    assert [wait > 0 for wait in taken(bucket, 1e9, times=5)] == [False, False, False, True, True]
+
+
+def test_a_clock_that_goes_back_gives_nothing() -> None:
+    bucket = TokenBucket(Rate(1, 10), now=100)
+    assert bucket.take(100) == 0
+    assert bucket.take(50) == 10
+    assert bucket.take(55) == 5
+
+
+RATES = st.builds(Rate, st.integers(1, 1_000_000), st.integers(1, 86400))
+
+
+@given(RATES, st.floats(0, 1e6))
+def test_who_waits_as_long_as_was_said_is_let_through(rate: Rate, now: float) -> None:
+    bucket = TokenBucket(Rate(1, rate.per_seconds), now=now)
+    assert bucket.take(now) == 0
+    wait = bucket.take(now)
+    assert wait == pytest.approx(rate.per_seconds)
+    assert bucket.take(now + wait + 0.001) == 0
+
+
+@given(RATES, st.lists(st.floats(0, 100), min_size=1, max_size=60))
+def test_in_no_span_more_is_let_through_than_the_limit_and_what_flowed_in(
+    rate: Rate, pauses: list[float]
+) -> None:
+    now, let_through = 0.0, 0
+    bucket = TokenBucket(rate, now=now)
+    for pause in pauses:
+        now += pause
+        let_through += bucket.take(now) == 0
+        assert let_through <= rate.limit + now * rate.limit / rate.per_seconds + 1e-6
 
 
 def breaker() -> Breaker:
@@ -194,6 +251,51 @@ def test_what_began_before_the_last_change_tells_nothing(end: str, state: Breake
     assert repr(vars(made)) == before
 
 
+@pytest.mark.parametrize("state", [CLOSED, OPEN, HALF_OPEN])
+def test_a_reset_closes_it_whatever_it_was_and_failures_count_from_nothing(state: BreakerState) -> None:
+    made = breaker() if state is CLOSED else opened(at=0)
+    if state is HALF_OPEN:
+        made.admit(15)
+    made.reset()
+    assert (made.state, made.failures, made.opened_at) == (CLOSED, 0, None)
+    for _ in range(THRESHOLD - 1):
+        made.failed(made.admit(1), 1)
+    assert made.state is CLOSED
+    made.failed(made.admit(2), 2)
+    assert (made.state, made.probe_at) == (OPEN, 2 + COOLDOWN)  # the short cool-down, as for the first time
+
+
+@pytest.mark.parametrize("state", [CLOSED, OPEN, HALF_OPEN])
+def test_tripped_it_is_open_for_the_longest_cool_down_whatever_it_was(state: BreakerState) -> None:
+    made = breaker() if state is CLOSED else opened(at=0)
+    now = 15.0 if state is HALF_OPEN else 5.0
+    if state is HALF_OPEN:
+        made.admit(now)
+    made.trip(now)
+    assert (made.state, made.opened_at, made.probe_at) == (OPEN, now, now + COOLDOWN_MAX)
+    assert refusal(lambda: made.admit(now + COOLDOWN_MAX - 1)).retry_after == 1
+    made.succeeded(made.admit(now + COOLDOWN_MAX))
+    assert made.state is CLOSED
+
+
+def test_after_a_trip_a_failed_probe_keeps_to_the_longest_cool_down() -> None:
+    made = breaker()
+    made.trip(0)
+    made.failed(made.admit(COOLDOWN_MAX), COOLDOWN_MAX)
+    assert made.probe_at == 2 * COOLDOWN_MAX
+
+
+@pytest.mark.parametrize("end", ["succeeded", "failed", "abandoned"])
+@pytest.mark.parametrize("turn", ["reset", "trip"])
+def test_what_was_under_way_when_an_operator_turned_it_tells_nothing(end: str, turn: str) -> None:
+    made = breaker()
+    straggler = made.admit(0)
+    made.reset() if turn == "reset" else made.trip(0)
+    before = repr(vars(made))
+    made.failed(straggler, 1) if end == "failed" else getattr(made, end)(straggler)
+    assert repr(vars(made)) == before
+
+
 @dataclass(frozen=True)
 class Running:
     """An operation as the model sees it: which stretch between two changes of state it belongs to."""
@@ -266,6 +368,17 @@ class BreakerMachine(RuleBasedStateMachine):
         self.breaker.abandoned(operation.permit)
         if operation.era == self.era:
             self.probes = 0
+
+    @rule()
+    def is_reset(self) -> None:
+        self.breaker.reset()
+        self.row = 0
+        self.turn(CLOSED)
+
+    @rule()
+    def is_tripped(self) -> None:
+        self.breaker.trip(self.now)
+        self.open(COOLDOWN_MAX)
 
     @invariant()
     def agrees_with_the_model(self) -> None:

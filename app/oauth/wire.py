@@ -1,0 +1,65 @@
+"""HTTP as values: what is sent to a provider, and what comes back. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+_MAX_RETRY_AFTER_SECONDS = 86400
+_MAX_DATE_LENGTH = 64
+
+
+@dataclass(frozen=True)
+class HttpRequest:
+    """A request to one of a provider's endpoints. Its headers and its body must never be logged."""
+
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    method: str = "POST"
+
+
+@dataclass(frozen=True)
+class HttpAnswer:
+    """What came back: `headers` with lower-case names."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+    def json_object(self) -> dict[str, Any]:
+        """The body as a JSON object; an empty one for anything else."""
+        try:
+            fields = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return {}
+        return fields if isinstance(fields, dict) else {}
+
+    def retry_after(self) -> int | None:
+        """`Retry-After` in whole seconds, at most a day (RFC 9110 section 10.2.3).
+
+        Where it is a date it counts from the answer's own `Date`, so that it does not matter whose clock is wrong;
+        without that it is unknown.
+        """
+        value = self.headers.get("retry-after", "")
+        if value.isascii() and value.isdigit() and len(value) < 10:
+            return min(int(value), _MAX_RETRY_AFTER_SECONDS)
+        until, now = _http_date(value), _http_date(self.headers.get("date", ""))
+        if until is None or now is None:
+            return None
+        return min(max(0, int((until - now).total_seconds())), _MAX_RETRY_AFTER_SECONDS)
+
+
+def _http_date(value: str) -> datetime | None:
+    """A date in any of the three forms of RFC 9110 section 5.6.7; None for anything else."""
+    if len(value) > _MAX_DATE_LENGTH:
+        return None
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)  # the form of asctime names no zone
