@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import asyncpg
 
@@ -125,7 +125,6 @@ class Listener:
                 await self._listen()
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 log.warning("listener.lost", error=type(error).__name__)
-            self._heard_at = None
             await self._clock.sleep(_RECONNECT_SECONDS)
 
     async def _listen(self) -> None:
@@ -137,11 +136,16 @@ class Listener:
             for channel in CHANNELS:
                 await connection.add_listener(channel, self._wake)
             self._wake_all()  # what was announced while nobody listened is gone: let everybody look
-            while True:
+            lost = asyncio.Event()
+            connection.add_termination_listener(lambda _: lost.set())
+            while not lost.is_set():
                 self._heard_at = self._clock.monotonic()
-                await self._clock.sleep(_HEARTBEAT_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                        await lost.wait()
                 await connection.execute("SELECT 1")
         finally:
+            self._heard_at = None
             connection.terminate()
 
     def _wake_all(self) -> None:

@@ -24,6 +24,7 @@ from app.listener import Listener
 from app.oauth.client import OAuthClients
 from app.oauth.endpoints import TokenEndpoints
 from app.oauth.load import load_catalogue
+from app.resilience import Breakers
 from app.settings import Settings
 from app.telemetry import BUILD, configure_logging, logger
 from app.vault.vault import Vault
@@ -69,7 +70,6 @@ def create_app(read: Settings) -> FastAPI:
         title="Token broker",
         version=__version__,
         description=_DESCRIPTION,
-        openapi_tags=[{"name": name} for name in ("Tokens", "Grants", "OAuth", "Consumers", "Operations")],
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own page, like its other one, fetches its script from the internet
         redoc_url=None,
@@ -100,9 +100,15 @@ async def running(
         vault = Vault(keys, clock)
         await vault.load(db)
         listener = Listener(plain_url(read.listen_database_url or read.database_url), clock)
-        endpoints = TokenEndpoints(timeout_seconds=read.upstream_timeout_seconds)
+        breakers = Breakers(
+            clock.monotonic,
+            failures=read.breaker_failures,
+            cooldown_seconds=read.breaker_cooldown_seconds,
+            cooldown_max_seconds=read.breaker_cooldown_max_seconds,
+        )
+        endpoints = TokenEndpoints(timeout_seconds=read.upstream_timeout_seconds, breakers=breakers)
         stack.push_async_callback(endpoints.close)
-        services = build(read, db, vault, listener, endpoints, clients, clock)
+        services = build(read, db, vault, listener, endpoints, breakers, clients, clock)
         await services.registrar.load()
         stack.push_async_callback(services.authenticator.close)
         stack.push_async_callback(services.refresher.close)

@@ -187,6 +187,8 @@ oauth_clients = Table(
     Column("generation", BigInteger, nullable=False, server_default="1"),
     _time("created_at", required=True),
     _time("updated_at", required=True),
+    _time("removed_at"),  # its grants are there still, so the name stays that of its catalogue entry
+    CheckConstraint("removed_at IS NULL OR sealed_client_secret IS NULL", name="removed_is_empty"),
 )
 
 data_keys = Table(

@@ -55,17 +55,12 @@ def build(
     vault: Vault,
     listener: Listener,
     endpoints: TokenEndpoints,
+    breakers: Breakers,
     clients: OAuthClients,
     clock: Clock,
 ) -> Services:
     """Everything wired together; nothing started."""
     replica = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-    breakers = Breakers(
-        clock.monotonic,
-        failures=read.breaker_failures,
-        cooldown_seconds=read.breaker_cooldown_seconds,
-        cooldown_max_seconds=read.breaker_cooldown_max_seconds,
-    )
     commit_within = timedelta(seconds=settings.COMMIT_SECONDS)
     known = KnownGrants(db, listener, clock)
     ledger = Ledger(db, vault, known, clock, replica=replica, commit_within=commit_within, margin=read.margin)

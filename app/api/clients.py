@@ -18,10 +18,9 @@ router = APIRouter(tags=["OAuth"])
 
 Admin = Annotated[Consumer, Depends(consumer_with(Scope.ADMIN))]
 ClientPath = Annotated[
-    str,
+    Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,62}$")],
     BeforeValidator(percent_decode),
     Path(
-        pattern="^[a-z0-9][a-z0-9-]{0,62}$",
         description="What `{provider}` is in every path: the catalogue entry's name, or another one of your own.",
         examples=["google-acme"],
     ),

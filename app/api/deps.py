@@ -152,7 +152,13 @@ def _opaque(name: str) -> str:
     return name
 
 
-OpaqueName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_opaque)]
+# What `_opaque` checks, for those who read the document.
+_NAME = r"^(?!\.{1,2}$)[^\x00-\x1f\x7f-\x9f]+$"
+OpaqueName = Annotated[
+    str,
+    Field(min_length=1, max_length=255, json_schema_extra={"pattern": _NAME}),
+    AfterValidator(_opaque),
+]
 
 
 def _rfc3339(given: object) -> object:

@@ -111,7 +111,8 @@ async def metrics(
 
 async def _gauge(services: Services) -> None:
     """Sets what is not counted as it happens, but read when it is asked for."""
-    for breaker in services.breakers:
+    BREAKER_STATE.clear()
+    for breaker in services.switch.listed():
         key = breaker.key
         BREAKER_STATE.labels(key.provider, key.kind, key.host).set(_STATE_VALUES[breaker.state])
     in_use, size = services.db.pool_usage()
@@ -213,7 +214,7 @@ async def _refresh(services: Services) -> Check:
 
 
 async def _breakers(services: Services) -> Check:
-    states = {breaker.key.name: breaker.state.value for breaker in services.breakers}
+    states = {breaker.key.name: breaker.state.value for breaker in services.switch.listed()}
     broken = sorted(name for name, state in states.items() if state != BreakerState.CLOSED)
     if broken:
         return Check(status="degraded", detail=f"left alone for now: {', '.join(broken)}", facts=states)

@@ -7,6 +7,7 @@ announced; the others hear it within moments.
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class BreakerSwitch:
         self._listener = listener
         self._clock = clock
         self._announced = listener.mailbox(BREAKER_TURNED)
+        self._signature = secrets.token_hex(8)  # our own announcements come back to us
 
     def listed(self) -> list[BreakerView]:
         """By name: one for each token endpoint that we are registered at, used or not, and those of other kinds."""
@@ -73,7 +75,7 @@ class BreakerSwitch:
             await audit.record(tx, event, now=self._clock.now())
         self._apply(name, turn)
         with suppress(DatabaseUnavailable):
-            await self._db.notify(BREAKER_TURNED, json.dumps([name, turn]))
+            await self._db.notify(BREAKER_TURNED, json.dumps([name, turn, self._signature]))
         return self._view(breaker)
 
     async def watch(self) -> None:
@@ -81,8 +83,12 @@ class BreakerSwitch:
         while True:
             await self._announced.wait()
             for payload in self._announced.take()[0]:
-                name, turn = json.loads(payload)
-                self._apply(name, Turn(turn))
+                try:
+                    name, turn, signature = json.loads(payload)
+                    if signature != self._signature:
+                        self._apply(name, Turn(turn))
+                except (ValueError, TypeError):  # a replica of another version may know turns that we do not
+                    log.warning("breaker.announcement_unknown")
 
     def _apply(self, name: str, turn: Turn) -> None:
         breaker = next((breaker for breaker in self._all() if breaker.key.name == name), None)
@@ -90,15 +96,15 @@ class BreakerSwitch:
             return
         if turn is Turn.RESET:
             breaker.reset()
-        elif breaker.state is not BreakerState.OPEN:  # our own announcement comes back to us
+        else:
             breaker.trip(self._clock.monotonic())
         log.info("breaker.turned", name=name, turn=turn)
 
     def _all(self) -> Iterator[Breaker]:
-        for client in self._clients:
-            if client.client_id is not None:
-                self._breakers.of(client.token_breaker)
-        return iter(self._breakers)
+        registered = {client.name for client in self._clients if client.client_id is not None}
+        for name in registered:
+            self._breakers.of(self._clients.get(name).token_breaker)
+        return (breaker for breaker in self._breakers if breaker.key.provider in registered)
 
     def _view(self, breaker: Breaker) -> BreakerView:
         closed = breaker.state is BreakerState.CLOSED

@@ -68,13 +68,15 @@ class Registrar:
         self._clients = clients
         self._listener = listener
         self._clock = clock
+        self._loading = asyncio.Lock()
 
     async def load(self) -> None:
         """Adopts what is stored. One that does not fit its catalogue entry any more is left out, and logged."""
-        async with self._db.begin() as tx:
-            rows = await store.listed(tx)
-        registered = {row.name: client for row in rows if (client := self._usable(row)) is not None}
-        self._clients.adopt(registered)
+        async with self._loading:  # else an older reading might be adopted after a newer one
+            async with self._db.begin() as tx:
+                rows = await store.listed(tx)
+            registered = {row.name: client for row in rows if (client := self._usable(row)) is not None}
+            self._clients.adopt(registered)
 
     async def watch(self) -> None:
         """Adopts what other replicas register, until it is cancelled."""
@@ -91,7 +93,7 @@ class Registrar:
         """Raises UnknownProvider where there is no registration of that name."""
         async with self._db.begin() as tx:
             row = await store.find(tx, name)
-        if row is not None and (client := self._usable(row)) is not None:
+        if row is not None and row.removed_at is None and (client := self._usable(row)) is not None:
             return Registered(client, row.created_at, row.updated_at)
         configured = self._clients.configured.get(name)
         if configured is None:
@@ -127,22 +129,36 @@ class Registrar:
             self._require_same_provider(name, present, catalogue)
             secret = wanted.client_secret
             if wanted.keep_secret:
-                secret = self._secret(present) if present else None
+                secret = self._present_secret(name, present)
             given = Registration(name, catalogue, wanted.client_id, secret, wanted.scopes, wanted.settings)
             fitted(self._clients.catalogue, given)
             row = await self._keep(tx, present, given)
-            await self._record(tx, "client.replaced" if present else "client.registered", name, actor)
-        return row, present is None
+            is_new = present is None or present.removed_at is not None
+            await self._record(tx, "client.registered" if is_new else "client.replaced", name, actor)
+        return row, is_new
 
     def _require_same_provider(self, name: str, present: Stored | None, catalogue: str) -> None:
+        """Grants go by the name, and may be there also without a registration, or after its removal."""
         configured = self._clients.configured.get(name)
-        before = present.catalogue if present else configured.provider.name if configured else None
-        if before is not None and before != catalogue:
+        before = present.catalogue if present else configured.provider.name if configured else name
+        is_known = present is not None or configured is not None or name in self._clients.catalogue
+        if is_known and before != catalogue:
             raise Conflict(
                 f"The registration {name!r} is of {before}, and its grants would be sent to {catalogue}. "
                 "Register another name instead.",
                 provider=name,
             )
+
+    def _present_secret(self, name: str, present: Stored | None) -> str | None:
+        """What is left out of a registration stays as it was, in the settings too."""
+        if present is None:
+            configured = self._clients.configured.get(name)
+            return configured.client_secret if configured else None
+        try:
+            return self._secret(present)
+        except CannotOpen as error:
+            wrong = "cannot be kept, since the stored one does not open; give it anew"
+            raise ValidationFailed(f"The client secret {wrong}.", fields={"client_secret": wrong}) from error
 
     async def _keep(self, tx: Tx, present: Stored | None, given: Registration) -> Stored:
         row_id = present.id if present else uuid7(self._clock.now())

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, delete, func, select, update
+from sqlalchemy import Row, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.db import Tx
@@ -29,6 +29,7 @@ class Stored:
     generation: int
     created_at: datetime
     updated_at: datetime
+    removed_at: datetime | None
 
 
 def _stored(row: Row[Any]) -> Stored:
@@ -37,11 +38,13 @@ def _stored(row: Row[Any]) -> Stored:
 
 
 async def listed(tx: Tx) -> list[Stored]:
-    return [_stored(row) for row in await tx.execute(select(oauth_clients).order_by(oauth_clients.c.name))]
+    """Those that are not removed."""
+    query = select(oauth_clients).where(oauth_clients.c.removed_at.is_(None))
+    return [_stored(row) for row in await tx.execute(query)]
 
 
 async def find(tx: Tx, name: str, *, lock: bool = False) -> Stored | None:
-    """The registration of that name; with `lock` nobody else changes it in this transaction."""
+    """The registration of that name, removed or not; with `lock` nobody else changes it in this transaction."""
     query = select(oauth_clients).where(oauth_clients.c.name == name)
     row = (await tx.execute(query.with_for_update() if lock else query)).one_or_none()
     return None if row is None else _stored(row)
@@ -58,13 +61,18 @@ async def replace(tx: Tx, name: str, values: Mapping[str, Any]) -> Stored:
     query = (
         update(oauth_clients)
         .where(oauth_clients.c.name == name)
-        .values(updated_at=func.clock_timestamp(), **values)
+        .values(updated_at=func.clock_timestamp(), removed_at=None, **values)
         .returning(oauth_clients)
     )
     return _stored((await tx.execute(query)).one())
 
 
 async def remove(tx: Tx, name: str) -> bool:
-    """Whether there was one."""
-    query = delete(oauth_clients).where(oauth_clients.c.name == name).returning(oauth_clients.c.id)
+    """Whether there was one. Its secret goes; the name, which grants have, stays that of its catalogue entry."""
+    query = (
+        update(oauth_clients)
+        .where(oauth_clients.c.name == name, oauth_clients.c.removed_at.is_(None))
+        .values(sealed_client_secret=None, removed_at=func.clock_timestamp())
+        .returning(oauth_clients.c.id)
+    )
     return (await tx.execute(query)).one_or_none() is not None

@@ -6,7 +6,9 @@ completed by what that issuer publishes, which is remembered for an hour.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 
 from cachetools import TTLCache
@@ -29,19 +31,30 @@ from app.oauth.messages import (
     userinfo_request,
 )
 from app.oauth.metadata import metadata_request, metadata_urls, published
+from app.resilience import Breakers
 
 _PUBLISHED_SECONDS = 3600
+
+# An issuer, and whether we have a secret: on both depends what is made of its answer.
+_Asked = tuple[str, bool]
 
 
 class TokenEndpoints:
     """Asks providers for tokens. Each question completes the client first. Create and close it on one event loop."""
 
-    def __init__(self, *, timeout_seconds: float = 10.0, max_connections: int = 1024) -> None:
+    def __init__(
+        self,
+        *,
+        timeout_seconds: float = 10.0,
+        max_connections: int = 1024,
+        breakers: Breakers | None = None,
+    ) -> None:
+        """`breakers` leave an issuer alone that does not answer; token endpoints are guarded by who asks them."""
         self._door = Door(timeout_seconds=timeout_seconds, max_connections=max_connections)
-        self._published: dict[
-            str, Mapping[str, object]
-        ] = {}  # by issuer, of which there are as many as registrations
-        self._asked_lately: TTLCache[str, bool] = TTLCache(10_000, _PUBLISHED_SECONDS)
+        self._breakers = breakers
+        self._published: dict[_Asked, Mapping[str, object]] = {}
+        self._asked_lately: TTLCache[_Asked, bool] = TTLCache(10_000, _PUBLISHED_SECONDS)
+        self._asking: dict[_Asked, asyncio.Task[Mapping[str, object]]] = {}
 
     async def completed(self, client: OAuthClient) -> OAuthClient:
         """The client with the endpoints that its issuer publishes, where its catalogue entry names none.
@@ -53,14 +66,15 @@ class TokenEndpoints:
             return client
         client.require_registration()
         issuer = client.provider.resolve(client.provider.issuer or "", client.variables)
-        if issuer not in self._asked_lately:
+        asked = (issuer, client.client_secret is not None)
+        if asked not in self._asked_lately:
             try:
-                self._published[issuer] = await self._discover(client, issuer)
+                self._published[asked] = await self._answer(asked, client)
             except UpstreamError:
-                if issuer not in self._published:
+                if asked not in self._published:
                     raise
-            self._asked_lately[issuer] = True
-        return replace(client, provider=client.provider.completed(self._published[issuer]))
+            self._asked_lately[asked] = True
+        return replace(client, provider=client.provider.completed(self._published[asked]))
 
     async def exchange_code(
         self, client: OAuthClient, *, code: str, redirect_uri: str, code_verifier: str
@@ -100,17 +114,34 @@ class TokenEndpoints:
         return None if request is None else parse_userinfo_answer(await self._door.send(client, request))
 
     async def close(self) -> None:
+        for asking in self._asking.values():
+            asking.cancel()
+        await asyncio.gather(*self._asking.values(), return_exceptions=True)
         await self._door.close()
 
-    async def _discover(self, client: OAuthClient, issuer: str) -> Mapping[str, object]:
-        for url in metadata_urls(issuer):
-            try:
-                answer = await self._door.send(client, metadata_request(url))
-            except UpstreamError as error:
-                error.sent = Sent.NOT_SENT  # only the question where to send it
-                raise
-            if (fields := published(client, issuer, answer)) is not None:
-                return fields
+    async def _answer(self, asked: _Asked, client: OAuthClient) -> Mapping[str, object]:
+        """What the issuer publishes; whoever wants to know at once shares the question."""
+        asking = self._asking.get(asked)
+        if asking is None:
+            asking = self._asking[asked] = asyncio.create_task(self._discover(client, issuer=asked[0]))
+            asking.add_done_callback(lambda task: self._answered(asked, task))
+        return await asyncio.shield(asking)
+
+    def _answered(self, asked: _Asked, task: asyncio.Task[Mapping[str, object]]) -> None:
+        del self._asking[asked]
+        if not task.cancelled():
+            task.exception()  # taken notice of here, since nobody may be waiting any more
+
+    async def _discover(self, client: OAuthClient, *, issuer: str) -> Mapping[str, object]:
+        with self._breakers.operation(client.token_breaker) if self._breakers else nullcontext():
+            for url in metadata_urls(issuer):
+                try:
+                    answer = await self._door.send(client, metadata_request(url))
+                except UpstreamError as error:
+                    error.sent = Sent.NOT_SENT  # only the question where to send it
+                    raise
+                if (found := published(client, issuer, answer)) is not None:
+                    return found
         raise ProviderUnavailable(
             f"{client.title} does not say where its sign-in is. Your connection is kept; try again shortly.",
             provider=client.name,

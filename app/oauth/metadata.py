@@ -45,9 +45,9 @@ def published(client: OAuthClient, issuer: str, answer: HttpAnswer) -> Mapping[s
     Raises ProviderError where it publishes what must not be believed: another issuer's metadata (RFC 8414 section 3.3),
     none that names a token endpoint, or endpoints on this machine.
     """
-    if answer.status != 200:
+    metadata = answer.json_object() if answer.status == 200 else {}
+    if not metadata:
         return None
-    metadata = answer.json_object()
     if metadata.get("issuer") != issuer:
         raise _unusable(client, "issuer_mismatch")
     fields: dict[str, object] = {
@@ -56,7 +56,7 @@ def published(client: OAuthClient, issuer: str, answer: HttpAnswer) -> Mapping[s
     if any(_leads_astray(url, issuer) for url in fields.values()) or "token_url" not in fields:
         raise _unusable(client, "endpoints_unusable")
     fields["requires_iss"] = metadata.get("authorization_response_iss_parameter_supported") is True
-    if method := _method(metadata.get("token_endpoint_auth_methods_supported")):
+    if method := _method(client, metadata.get("token_endpoint_auth_methods_supported")):
         fields["client_authentication"] = method
     return fields
 
@@ -68,10 +68,12 @@ def _leads_astray(url: object, issuer: str) -> bool:
     return not urls.is_loopback(issuer) and (urls.is_loopback(url) or urls.is_numeric_address(url))
 
 
-def _method(supported: object) -> str | None:
+def _method(client: OAuthClient, supported: object) -> str | None:
     """The first way to authenticate that we know as well; None where nothing is said (then it is basic)."""
     if not isinstance(supported, list):
         return None
+    if client.client_secret is None and "none" in supported:
+        return "none"
     return next((known for name, known in _METHODS.items() if name in supported), None)
 
 

@@ -1,4 +1,4 @@
-"""Revocations that a provider has not confirmed yet, consumers' rates, and the audit trail of a grant.
+"""Revocations that are not confirmed yet, removed registrations, consumers' rates, and the audit trail of a grant.
 
 Revision ID: 0002
 Revises: 0001
@@ -49,11 +49,19 @@ def upgrade() -> None:
         "consumers",
         "(rate_limit IS NULL) = (rate_per_seconds IS NULL) AND rate_limit > 0 AND rate_per_seconds > 0",
     )
+    op.add_column("oauth_clients", sa.Column("removed_at", sa.DateTime(timezone=True), nullable=True))
+    op.create_check_constraint(
+        op.f("oauth_clients_removed_is_empty_check"),
+        "oauth_clients",
+        "removed_at IS NULL OR sealed_client_secret IS NULL",
+    )
     op.create_index("audit_events_grant_idx", "audit_events", ["grant_id", "id"], unique=False)
 
 
 def downgrade() -> None:
     op.drop_index("audit_events_grant_idx", table_name="audit_events")
+    op.drop_constraint(op.f("oauth_clients_removed_is_empty_check"), "oauth_clients")
+    op.drop_column("oauth_clients", "removed_at")
     op.drop_constraint(op.f("consumers_rate_check"), "consumers")
     op.drop_column("consumers", "rate_per_seconds")
     op.drop_column("consumers", "rate_limit")

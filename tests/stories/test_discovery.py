@@ -284,8 +284,8 @@ async def test_an_error_that_nobody_specified_is_never_repeated(broker: Broker, 
 
 
 BAD: list[tuple[str, str, tuple[int, Any]]] = [
-    ("provider_error", "issuer_mismatch", (200, b"}{ nonsense")),
-    ("provider_error", "issuer_mismatch", (200, b"")),
+    ("provider_unavailable", "no_metadata", (200, b"}{ nonsense")),
+    ("provider_unavailable", "no_metadata", (200, b"")),
     ("provider_error", "issuer_mismatch", (200, {"issuer": "https://evil.test"})),
     ("provider_error", "answer_too_large", (200, b'{"a": "' + b"x" * 70_000 + b'"}')),
     ("provider_unavailable", "no_metadata", (404, {})),
@@ -389,7 +389,7 @@ async def test_requests_at_once_ask_the_issuer_once(endpoints: TokenEndpoints, i
 async def test_a_failure_to_discover_always_says_that_nothing_was_sent(
     endpoints: TokenEndpoints, issuer: Issuer
 ) -> None:
-    issuer.answers[RFC_8414] = 200, b"garbage"
+    issuer.answers[RFC_8414] = 200, {"issuer": "https://evil.test"}
     with pytest.raises(ProviderError) as unusable:
         await endpoints.refresh(client_of(issuer.url), refresh_token="rt")
     issuer.hangs = True

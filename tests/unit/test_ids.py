@@ -52,4 +52,4 @@ def test_all_but_time_version_and_variant_is_random() -> None:
     once, always = 0, (1 << 128) - 1
     for value in made:
         once, always = once | value, always & value
-    assert (once ^ always).bit_count() == 74  # the bits that were 0 in one and 1 in another
+    assert (once ^ always).bit_count() == 62  # the bits that were 0 in one and 1 in another
