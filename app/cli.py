@@ -15,7 +15,7 @@ import typer
 
 from app import demo as demonstration
 from app import development, embedded, main, serve
-from app.api.deps import Services
+from app.api.services import Services
 from app.clock import SystemClock
 from app.consumers.consumer import Scope, new_key
 from app.consumers.keys import KeyRegistry

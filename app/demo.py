@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
 
-from app.api.deps import Services
+from app.api.services import Services
 from app.connect.request import Wish
 from app.errors import BrokerError, ConfigurationError, GrantNotFound, ReconnectRequired
 from app.grants.grant import GrantKey

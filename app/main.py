@@ -14,9 +14,9 @@ from fastapi.routing import APIRoute
 
 from app import __version__, settings
 from app.api import docs, problems, router
-from app.api.deps import Services
 from app.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestTelemetry
 from app.api.openapi import DocumentedApp
+from app.api.services import Services
 from app.clock import Clock, SystemClock
 from app.db import Database, DatabaseUnavailable, plain_url
 from app.errors import ConfigurationError

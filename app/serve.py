@@ -12,7 +12,7 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
-from app.api.deps import Services
+from app.api.services import Services
 from app.errors import ConfigurationError
 
 Started = Callable[[Services], Awaitable[None]]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from app import development, settings
-from app.api.deps import Services
+from app.api.services import Services
 from app.audit.reading import AuditReader
 from app.breakers.switch import BreakerSwitch
 from app.clients.registrar import Registrar

@@ -17,7 +17,7 @@ from typing import Any, Self, cast
 import httpx
 from fastapi import FastAPI
 
-from app.api.deps import Services
+from app.api.services import Services
 from app.main import create_app
 from app.settings import Settings, read_settings
 

@@ -6,14 +6,15 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.access import Admin
 from app.api.answers import CursorQuery, LimitQuery, Page, page, read_cursor
-from app.api.deps import Moment, OpaqueName, Use, consumer_with
+from app.api.deps import Moment, OpaqueName
 from app.api.problems import responses
+from app.api.services import Use
 from app.audit.event import Filter, RecordedEvent
-from app.consumers.consumer import Consumer, Scope
 
 router = APIRouter(tags=["Operations"])
 
@@ -58,7 +59,7 @@ Name = Annotated[OpaqueName | None, Query(description="Exactly this one.")]
 @router.get("/audit", summary="Read the audit trail", responses=responses())
 async def list_audit(
     services: Use,
-    _: Annotated[Consumer, Depends(consumer_with(Scope.ADMIN))],
+    _: Admin,
     actor: Name = None,
     action: Annotated[
         OpaqueName | None, Query(description="Exactly this one.", examples=["grant.created"])

@@ -5,18 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Path
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from app.api.deps import Use, consumer_with, percent_decode
+from app.api.access import Admin
+from app.api.deps import percent_decode
 from app.api.problems import responses
+from app.api.services import Use
 from app.breakers.switch import BreakerView, Turn
-from app.consumers.consumer import Consumer, Scope
 from app.resilience import BreakerState
 
 router = APIRouter(tags=["Operations"])
 
-Admin = Annotated[Consumer, Depends(consumer_with(Scope.ADMIN))]
 BreakerName = Annotated[
     str,
     BeforeValidator(percent_decode),

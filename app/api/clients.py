@@ -5,18 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from app.api.deps import Body, Services, Use, consumer_with, percent_decode
+from app.api.access import Admin
+from app.api.deps import Body, percent_decode
 from app.api.problems import responses
+from app.api.services import Services, Use
 from app.clients.registrar import Registered, Wanted
-from app.consumers.consumer import Consumer, Scope
 from app.errors import ValidationFailed
 
 router = APIRouter(tags=["OAuth"])
 
-Admin = Annotated[Consumer, Depends(consumer_with(Scope.ADMIN))]
 ClientPath = Annotated[
     Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,62}$")],
     BeforeValidator(percent_decode),

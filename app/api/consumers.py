@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, Field
 
-from app.api.deps import Body, Moment, OpaqueName, Use, consumer_with
+from app.api.access import Admin
+from app.api.deps import Body, Moment, OpaqueName
 from app.api.problems import responses
+from app.api.services import Use
 from app.consumers.consumer import Consumer, Scope
 from app.errors import NotFound
 from app.ids import uuid7
@@ -17,7 +19,6 @@ from app.resilience import Rate
 
 router = APIRouter(tags=["Consumers"])
 
-Admin = Annotated[Consumer, Depends(consumer_with(Scope.ADMIN))]
 ConsumerPath = Annotated[UUID, Path(description="The `id` of a consumer.")]
 
 

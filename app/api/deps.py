@@ -1,18 +1,16 @@
-"""What routes are given: the services, the consumer who calls, and the types of their parameters."""
+"""What the parameters and bodies of routes are made of."""
 
 from __future__ import annotations
 
 import math
 import re
 import unicodedata
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Annotated, cast
+from typing import Annotated
 from urllib.parse import unquote_to_bytes
 
-from fastapi import Depends, Path, Query, Request
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, Path, Query
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -23,115 +21,13 @@ from pydantic import (
     model_validator,
 )
 
-from app.audit.reading import AuditReader
-from app.breakers.switch import BreakerSwitch
-from app.clients.registrar import Registrar
-from app.clock import Clock
-from app.connect.connect import Connector
-from app.connect.tickets import Tickets
-from app.consumers.authenticate import Authenticator
-from app.consumers.consumer import Consumer, Scope, split_key
-from app.consumers.keys import KeyRegistry
-from app.consumers.limits import RateLimiter
-from app.db import Database
-from app.drain import Drain
-from app.errors import InvalidRequest, Unauthenticated, ValidationFailed
-from app.grants.counting import Counting
-from app.grants.grant import DEFAULT_ACCOUNT, GrantKey, not_found
-from app.grants.reading import GrantReader
-from app.grants.refresh import Refresher
-from app.grants.registry import GrantRegistry
-from app.grants.revoke import Revoker
-from app.grants.uses import Uses
-from app.grants.validate import Validator
-from app.jobs import Timetable
-from app.oauth.client import OAuthClients
-from app.resilience import Breakers
-from app.telemetry import note, security_event
-from app.vault.vault import Vault
+from app.errors import InvalidRequest, ValidationFailed
+from app.grants.grant import DEFAULT_ACCOUNT, GrantKey
+from app.telemetry import note
 
 MAX_DEPTH = 32
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:")
 _EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class Services:
-    """Everything the routes conduct; `app.wiring` makes it."""
-
-    authenticator: Authenticator
-    keys: KeyRegistry
-    limiter: RateLimiter
-    refresher: Refresher
-    registry: GrantRegistry
-    revoker: Revoker
-    uses: Uses
-    reader: GrantReader
-    counting: Counting
-    validator: Validator
-    connector: Connector
-    tickets: Tickets
-    clients: OAuthClients
-    registrar: Registrar
-    breakers: Breakers
-    switch: BreakerSwitch
-    audit: AuditReader
-    timetable: Timetable
-    drain: Drain
-    db: Database
-    vault: Vault
-    clock: Clock
-    base_url: str
-    metrics_key: str | None
-    replica: str
-    started_at: datetime
-
-
-def services_of(request: Request) -> Services:
-    return cast(Services, request.app.state.services)
-
-
-Use = Annotated[Services, Depends(services_of)]
-
-_bearer = HTTPBearer(auto_error=False, scheme_name="bearer", description="An API key, `brk_...`.")
-_header = APIKeyHeader(
-    name="X-API-Key",
-    auto_error=False,
-    scheme_name="api_key",
-    description="The same key in a header of its own.",
-)
-
-
-async def authenticated(
-    request: Request,
-    services: Use,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-    header: Annotated[str | None, Depends(_header)],
-) -> Consumer:
-    """The consumer of the key. Raises Unauthenticated, RateLimited, and InvalidRequest for two different keys."""
-    if bearer is not None and header is not None and bearer.credentials != header:
-        raise InvalidRequest("Authorization and X-API-Key hold different keys; send one of them.")
-    key = bearer.credentials if bearer is not None else header
-    try:
-        consumer = await services.authenticator.consumer_of(key or "")
-    except Unauthenticated:
-        parts = split_key(key or "")
-        address = request.client.host if request.client else None
-        security_event("authentication_failed", address=address, key_id=parts[0] if parts else None)
-        raise
-    note(consumer=consumer.name)
-    services.limiter.admit(consumer)
-    return consumer
-
-
-def consumer_with(scope: Scope) -> Callable[..., Awaitable[Consumer]]:
-    """A dependency: the consumer, whose key has `scope`."""
-
-    async def scoped(consumer: Annotated[Consumer, Depends(authenticated)]) -> Consumer:
-        consumer.require(scope)
-        return consumer
-
-    return scoped
 
 
 def percent_decode(raw: object) -> object:
@@ -204,14 +100,6 @@ def grant_key(provider: ProviderPath, user_id: UserPath, account: AccountQuery =
 
 
 Key = Annotated[GrantKey, Depends(grant_key)]
-
-
-def require_visible(services: Services, consumer: Consumer, key: GrantKey) -> None:
-    """Raises UnknownProvider, and for a grant that the consumer may not see what is raised for an absent one."""
-    services.clients.get(key.provider)
-    if not consumer.may_see(key.provider, key.user_id):
-        security_event("foreign_grant")
-        raise not_found(key)
 
 
 def with_account(key: GrantKey, account: str) -> GrantKey:

@@ -9,9 +9,11 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field
 
+from app.api.access import consumer_with
 from app.api.answers import CursorQuery, GrantAnswer, LimitQuery, Page, describe, page, read_cursor
-from app.api.deps import Moment, OpaqueName, Services, Use, consumer_with
+from app.api.deps import Moment, OpaqueName
 from app.api.problems import responses
+from app.api.services import Services, Use
 from app.consumers.consumer import Consumer, Scope
 from app.grants.grant import Grant
 from app.grants.reading import no_such_grant

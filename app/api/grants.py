@@ -9,9 +9,11 @@ from typing import Annotated, Any, Self
 from fastapi import APIRouter, Depends, Header, Response
 from pydantic import BaseModel, Field, model_validator
 
+from app.api.access import consumer_with, require_visible
 from app.api.answers import GrantAnswer, describe
-from app.api.deps import Body, Key, Moment, OpaqueName, Use, consumer_with, require_visible, with_account
+from app.api.deps import Body, Key, Moment, OpaqueName, with_account
 from app.api.problems import responses
+from app.api.services import Use
 from app.consumers.consumer import Consumer, Scope
 from app.errors import InvalidRequest
 from app.grants.grant import DEFAULT_ACCOUNT

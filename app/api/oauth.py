@@ -11,8 +11,10 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 
-from app.api.deps import Body, OpaqueName, ProviderPath, Services, Use, consumer_with
+from app.api.access import consumer_with
+from app.api.deps import Body, OpaqueName, ProviderPath
 from app.api.problems import STATUSES, Problem, responses
+from app.api.services import Services, Use
 from app.connect.request import Callback, Wish
 from app.consumers.consumer import Consumer, Scope
 from app.errors import BrokerError

@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
 from app import __version__
-from app.api.deps import Services, Use
+from app.api.services import Services, Use
 from app.db import DatabaseUnavailable
 from app.errors import BrokerError, Unauthenticated
 from app.grants.grant import Health

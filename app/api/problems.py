@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from app.api.deps import services_of
+from app.api.services import services_of
 from app.connect.request import Wish
 from app.errors import (
     BrokerError,

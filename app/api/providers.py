@@ -7,8 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
-from app.api.deps import ProviderPath, Use, authenticated
+from app.api.access import authenticated
+from app.api.deps import ProviderPath
 from app.api.problems import responses
+from app.api.services import Use
 from app.consumers.consumer import Consumer
 from app.oauth.client import OAuthClient
 from app.oauth.parts import Rotation

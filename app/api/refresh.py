@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from app.api.deps import Use, consumer_with
+from app.api.access import Admin
 from app.api.problems import responses
-from app.consumers.consumer import Consumer, Scope
+from app.api.services import Use
 
 router = APIRouter(tags=["Operations"])
 
@@ -25,8 +24,6 @@ class RunAnswer(BaseModel):
 
 
 @router.post("/refresh/run", summary="Refresh what is due", responses=responses())
-async def run_refresh(
-    services: Use, _: Annotated[Consumer, Depends(consumer_with(Scope.ADMIN))]
-) -> RunAnswer:
+async def run_refresh(services: Use, _: Admin) -> RunAnswer:
     """Does what a tick of the scheduler does, and answers when it is done. Replicas share the work."""
     return RunAnswer(**asdict(await services.refresher.refresh_due(within=services.timetable.interval)))

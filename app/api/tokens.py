@@ -10,18 +10,10 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api.deps import (
-    Body,
-    Key,
-    OpaqueName,
-    Services,
-    Use,
-    WaitQuery,
-    consumer_with,
-    require_visible,
-    with_account,
-)
+from app.api.access import consumer_with, require_visible
+from app.api.deps import Body, Key, OpaqueName, WaitQuery, with_account
 from app.api.problems import Problem, problem_of, responses
+from app.api.services import Services, Use
 from app.consumers.consumer import Consumer, Scope
 from app.errors import BrokerError
 from app.grants.grant import DEFAULT_ACCOUNT, GrantKey

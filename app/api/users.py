@@ -11,9 +11,11 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field
 
+from app.api.access import consumer_with
 from app.api.answers import GrantAnswer, describe
-from app.api.deps import Body, OpaqueName, ProviderPath, Services, Use, UserPath, consumer_with
+from app.api.deps import Body, OpaqueName, ProviderPath, UserPath
 from app.api.problems import Problem, problem_of, responses
+from app.api.services import Services, Use
 from app.consumers.consumer import Consumer, Scope
 from app.errors import BrokerError, ReconnectRequired
 from app.grants.grant import Grant, GrantKey, Health, not_found

@@ -1,0 +1,66 @@
+"""Who calls, and what may be seen: the key of a request, its scope, and the one 404 for absent and foreign grants."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+
+from app.api.services import Services, Use
+from app.consumers.consumer import Consumer, Scope, split_key
+from app.errors import InvalidRequest, Unauthenticated
+from app.grants.grant import GrantKey, not_found
+from app.telemetry import note, security_event
+
+_bearer = HTTPBearer(auto_error=False, scheme_name="bearer", description="An API key, `brk_...`.")
+_header = APIKeyHeader(
+    name="X-API-Key",
+    auto_error=False,
+    scheme_name="api_key",
+    description="The same key in a header of its own.",
+)
+
+
+async def authenticated(
+    request: Request,
+    services: Use,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    header: Annotated[str | None, Depends(_header)],
+) -> Consumer:
+    """The consumer of the key. Raises Unauthenticated, RateLimited, and InvalidRequest for two different keys."""
+    if bearer is not None and header is not None and bearer.credentials != header:
+        raise InvalidRequest("Authorization and X-API-Key hold different keys; send one of them.")
+    key = bearer.credentials if bearer is not None else header
+    try:
+        consumer = await services.authenticator.consumer_of(key or "")
+    except Unauthenticated:
+        parts = split_key(key or "")
+        address = request.client.host if request.client else None
+        security_event("authentication_failed", address=address, key_id=parts[0] if parts else None)
+        raise
+    note(consumer=consumer.name)
+    services.limiter.admit(consumer)
+    return consumer
+
+
+def consumer_with(scope: Scope) -> Callable[..., Awaitable[Consumer]]:
+    """A dependency: the consumer, whose key has `scope`."""
+
+    async def scoped(consumer: Annotated[Consumer, Depends(authenticated)]) -> Consumer:
+        consumer.require(scope)
+        return consumer
+
+    return scoped
+
+
+Admin = Annotated[Consumer, Depends(consumer_with(Scope.ADMIN))]
+
+
+def require_visible(services: Services, consumer: Consumer, key: GrantKey) -> None:
+    """Raises UnknownProvider, and for a grant that the consumer may not see what is raised for an absent one."""
+    services.clients.get(key.provider)
+    if not consumer.may_see(key.provider, key.user_id):
+        security_event("foreign_grant")
+        raise not_found(key)

@@ -1,0 +1,71 @@
+"""`Services`: what `app.wiring` makes and routes conduct."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from app.audit.reading import AuditReader
+from app.breakers.switch import BreakerSwitch
+from app.clients.registrar import Registrar
+from app.clock import Clock
+from app.connect.connect import Connector
+from app.connect.tickets import Tickets
+from app.consumers.authenticate import Authenticator
+from app.consumers.keys import KeyRegistry
+from app.consumers.limits import RateLimiter
+from app.db import Database
+from app.drain import Drain
+from app.grants.counting import Counting
+from app.grants.reading import GrantReader
+from app.grants.refresh import Refresher
+from app.grants.registry import GrantRegistry
+from app.grants.revoke import Revoker
+from app.grants.uses import Uses
+from app.grants.validate import Validator
+from app.jobs import Timetable
+from app.oauth.client import OAuthClients
+from app.resilience import Breakers
+from app.vault.vault import Vault
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything the routes conduct; `app.wiring` makes it."""
+
+    authenticator: Authenticator
+    keys: KeyRegistry
+    limiter: RateLimiter
+    refresher: Refresher
+    registry: GrantRegistry
+    revoker: Revoker
+    uses: Uses
+    reader: GrantReader
+    counting: Counting
+    validator: Validator
+    connector: Connector
+    tickets: Tickets
+    clients: OAuthClients
+    registrar: Registrar
+    breakers: Breakers
+    switch: BreakerSwitch
+    audit: AuditReader
+    timetable: Timetable
+    drain: Drain
+    db: Database
+    vault: Vault
+    clock: Clock
+    base_url: str
+    metrics_key: str | None
+    replica: str
+    started_at: datetime
+
+
+def services_of(request: Request) -> Services:
+    return cast(Services, request.app.state.services)
+
+
+Use = Annotated[Services, Depends(services_of)]
