@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
@@ -31,3 +31,20 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+class DatabaseClock(SystemClock):
+    """PostgreSQL's time, carried on by this machine's monotonic clock: replicas agree, however wrong or jumpy their own
+    clocks are. Until it is first set it is the machine's."""
+
+    def __init__(self) -> None:
+        self._origin: datetime | None = None  # PostgreSQL's time when the monotonic clock was 0
+
+    def set(self, time: datetime, *, at: float) -> None:
+        """It was `time` at PostgreSQL when the monotonic clock showed `at`."""
+        self._origin = time - timedelta(seconds=at)
+
+    def now(self) -> datetime:
+        if self._origin is None:
+            return super().now()
+        return self._origin + timedelta(seconds=self.monotonic())

@@ -12,20 +12,20 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import asyncpg
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, DateTime, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
-from app.clock import Clock
+from app.clock import Clock, DatabaseClock
 from app.errors import Overloaded
 
 Tx = AsyncConnection
@@ -79,6 +79,15 @@ class Database:
         """Connections in use, and how many there may be."""
         pool = cast(AsyncAdaptedQueuePool, self._engine.pool)
         return pool.checkedout(), pool.size()
+
+    async def set_clock(self, clock: DatabaseClock) -> None:
+        """Sets the clock to PostgreSQL's time, half of the way there and back apart. Raises DatabaseUnavailable."""
+        async with self.begin() as tx:
+            asked_at = clock.monotonic()
+            time = (
+                await tx.execute(select(func.clock_timestamp(type_=DateTime(timezone=True))))
+            ).scalar_one()
+            clock.set(time.astimezone(UTC), at=(asked_at + clock.monotonic()) / 2)
 
     async def ping(self) -> None:
         """Raises DatabaseUnavailable unless PostgreSQL answers."""

@@ -17,7 +17,7 @@ from app.api import docs, problems, router
 from app.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestTelemetry
 from app.api.openapi import DocumentedApp
 from app.api.services import Services
-from app.clock import Clock, SystemClock
+from app.clock import DatabaseClock
 from app.db import Database, DatabaseUnavailable, plain_url
 from app.errors import ConfigurationError
 from app.listener import Listener
@@ -58,7 +58,7 @@ def create_app(read: Settings) -> FastAPI:
     clients = oauth_clients(read, catalogue)
     _warn_of_short_lives(clients, interval_seconds=read.refresh_interval_seconds)
     keys = key_encryption_keys(read)
-    clock = SystemClock()
+    clock = DatabaseClock()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -85,7 +85,7 @@ def create_app(read: Settings) -> FastAPI:
 
 @asynccontextmanager
 async def running(
-    read: Settings, clients: OAuthClients, keys: Mapping[str, bytes], clock: Clock
+    read: Settings, clients: OAuthClients, keys: Mapping[str, bytes], clock: DatabaseClock
 ) -> AsyncIterator[Services]:
     """The services, from migration to drain. Raises ConfigurationError where keys and database do not fit."""
     if read.database_url is None:
@@ -97,6 +97,7 @@ async def running(
         stack.push_async_callback(db.close)
         if read.migrate:
             await db.migrate()
+        await db.set_clock(clock)
         vault = Vault(keys, clock)
         await vault.load(db)
         listener = Listener(plain_url(read.listen_database_url or read.database_url), clock)

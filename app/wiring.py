@@ -16,7 +16,7 @@ from app.api.services import Services
 from app.audit.reading import AuditReader
 from app.breakers.switch import BreakerSwitch
 from app.clients.registrar import Registrar
-from app.clock import Clock
+from app.clock import DatabaseClock
 from app.connect.connect import Connector
 from app.connect.tickets import Tickets
 from app.consumers.authenticate import Authenticator
@@ -57,7 +57,7 @@ def build(
     endpoints: TokenEndpoints,
     breakers: Breakers,
     clients: OAuthClients,
-    clock: Clock,
+    clock: DatabaseClock,
 ) -> Services:
     """Everything wired together; nothing started."""
     replica = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -110,7 +110,7 @@ def build(
         breakers=breakers,
         switch=BreakerSwitch(db, breakers, clients, listener, clock),
         audit=AuditReader(db),
-        timetable=Timetable(refresher, drain, clock, interval=interval, jobs=_jobs(revoker, uses)),
+        timetable=Timetable(refresher, drain, clock, interval=interval, jobs=_jobs(db, revoker, uses, clock)),
         drain=drain,
         db=db,
         vault=vault,
@@ -122,8 +122,9 @@ def build(
     )
 
 
-def _jobs(revoker: Revoker, uses: Uses) -> list[Job]:
+def _jobs(db: Database, revoker: Revoker, uses: Uses, clock: DatabaseClock) -> list[Job]:
     return [
+        Job("set_clock", lambda: db.set_clock(clock), timedelta(minutes=1)),
         Job("revoke_due", revoker.revoke_due, timedelta(seconds=15)),
         Job("flush_uses", uses.flush, timedelta(seconds=5)),
     ]

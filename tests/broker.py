@@ -166,7 +166,7 @@ class Replicas:
         self._folder = folder
         self._started: list[Replica] = []
 
-    def start(self, **settings: str) -> Replica:
+    def start(self, *, environment: Mapping[str, str] | None = None, **settings: str) -> Replica:
         """One more, ready to answer; `settings` by their names without the prefix, in lower case."""
         port = int(settings.get("port") or free_port())
         values = {
@@ -185,10 +185,13 @@ class Replicas:
             **{name.upper(): value for name, value in settings.items()},
         }
         log = self._folder / f"replica-{len(self._started)}.log"
-        environment = {**os.environ, **{f"BROKER_{name}": value for name, value in values.items()}}
+        variables = {f"BROKER_{name}": value for name, value in values.items()}
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "app.cli", "serve"], env=environment, stdout=output, stderr=output
+                [sys.executable, "-m", "app.cli", "serve"],
+                env={**os.environ, **(environment or {}), **variables},
+                stdout=output,
+                stderr=output,
             )
         replica = Replica(process, f"http://127.0.0.1:{port}", log)
         self._started.append(replica)
