@@ -26,10 +26,10 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from app.errors import ConfigurationError
+from app.oauth.door import LAST_LOOK_SECONDS
 
 PREFIX = "BROKER_"
 SEND_WINDOW_SECONDS = 5.0  # a refresh is sent within this of its claim
-LAST_LOOK_SECONDS = 0.25
 JOURNAL_SECONDS = 1.0
 COMMIT_SECONDS = 8.0
 KILL_SECONDS = 45.0  # the grace period of docker-compose.yml and of orchestrators

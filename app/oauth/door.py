@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Coroutine
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import aiohttp
@@ -21,6 +22,7 @@ from app.oauth.wire import HttpAnswer, HttpRequest
 
 MAX_ANSWER_BYTES = 64 * 1024
 CONNECT_SECONDS = 2.0
+LAST_LOOK_SECONDS = 0.25
 _PER_HOST = 64
 _KEEPALIVE_SECONDS = (
     5.0  # longer, and more idle connections are closed by the provider just as we write to them
@@ -38,7 +40,8 @@ class Door:
         limits = httpx.Limits(max_connections=max_connections, keepalive_expiry=_KEEPALIVE_SECONDS)
         self._http = httpx.AsyncClient(
             transport=AiohttpTransport(client=lambda: _session(limits), limits=limits),
-            timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
+            # Reading has no time of its own: a timer that fires after a pause would drop an answer that is there.
+            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS, pool=timeout_seconds / 2),
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # one user's cookie is not another's
             follow_redirects=False,
             trust_env=False,
@@ -47,8 +50,7 @@ class Door:
     async def send(self, client: OAuthClient, request: HttpRequest) -> HttpAnswer:
         """The answer, whatever its status. Raises ProviderUnavailable, or ProviderError for one over 64 KiB."""
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                return await self._exchange(client, request)
+            return await self._in_time(self._exchange(client, request))
         except TimeoutError as error:
             raise _unreachable(client, "timeout", Sent.UNKNOWN) from error
         except httpx.HTTPError as error:
@@ -61,6 +63,21 @@ class Door:
 
     async def close(self) -> None:
         await self._http.aclose()
+
+    async def _in_time(self, work: Coroutine[None, None, HttpAnswer]) -> HttpAnswer:
+        """The answer, or TimeoutError. A process that was paused finds its time over and the answer in the socket's
+        buffer, so there is one more look: that answer may hold the only refresh token that works."""
+        exchange = asyncio.create_task(work)
+        try:
+            for seconds in (self._timeout_seconds, LAST_LOOK_SECONDS):
+                await asyncio.wait({exchange}, timeout=seconds)
+            if not exchange.done():
+                raise TimeoutError
+            return exchange.result()
+        finally:
+            if not exchange.done():
+                exchange.cancel()
+                await asyncio.gather(exchange, return_exceptions=True)
 
     async def _exchange(self, client: OAuthClient, request: HttpRequest) -> HttpAnswer:
         async with self._http.stream(
