@@ -65,7 +65,9 @@ def build(
     known = KnownGrants(db, listener, clock)
     ledger = Ledger(db, vault, known, clock, replica=replica, commit_within=commit_within, margin=read.margin)
     drain = Drain(clock, within=timedelta(seconds=read.drain_seconds))
-    limits = Limits(read.lease_ttl, timedelta(seconds=settings.SEND_WINDOW_SECONDS))
+    limits = Limits(
+        read.lease_ttl, timedelta(seconds=settings.SEND_WINDOW_SECONDS), read.lease_ttl * settings.HOLD_LEASES
+    )
     backoff = Backoff(read.retry_attempts, read.retry_base_seconds, read.retry_cap_seconds)
     revoker = Revoker(db, vault, endpoints, clients, drain, clock)
     uses = Uses(db, clock)

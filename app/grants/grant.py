@@ -233,6 +233,15 @@ class Grant:
 
 
 @dataclass(frozen=True)
+class Term:
+    """How long a claim is good for. `hold_at_least`: reuse of the refresh token would revoke its family, so while the
+    outcome is unknown nobody takes over for that long, nor while the present token lives (but for a minute)."""
+
+    lease_ttl: timedelta
+    hold_at_least: timedelta | None
+
+
+@dataclass(frozen=True)
 class Claim:
     """The right to send a grant's refresh token once, won in T1."""
 

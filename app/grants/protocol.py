@@ -17,13 +17,13 @@ from app.db import Database
 from app.drain import Drain
 from app.errors import Sent, UpstreamError
 from app.grants import refresh_store
-from app.grants.grant import Claim, Grant, Trigger
+from app.grants.grant import Claim, Grant, Term, Trigger
 from app.grants.ledger import Ledger, Run
 from app.grants.revoke import Revoker
 from app.grants.sealing import open_refresh_token
 from app.ids import uuid7
 from app.oauth.answers import TokenSet
-from app.oauth.client import OAuthClients
+from app.oauth.client import OAuthClient, OAuthClients
 from app.oauth.endpoints import TokenEndpoints
 from app.resilience import Backoff, Breakers
 from app.telemetry import logger
@@ -38,6 +38,7 @@ class Limits:
 
     lease_ttl: timedelta
     send_window: timedelta
+    hold_at_least: timedelta
 
 
 class _Superseded(Exception):
@@ -97,7 +98,7 @@ class RefreshProtocol:
         refresh_token = (
             open_refresh_token(self._vault, grant) or ""
         )  # before the claim: one that does not open is none
-        claim = await self._claim(grant, trigger)
+        claim = await self._claim(client, grant, trigger)
         if claim is None:
             return None
         run = Run(client, claim)
@@ -114,7 +115,11 @@ class RefreshProtocol:
             await self._discard(run, tokens)
         return renewed
 
-    async def _claim(self, grant: Grant, trigger: Trigger) -> Claim | None:
+    def _term(self, client: OAuthClient) -> Term:
+        hold = self._limits.hold_at_least if client.provider.is_strict else None
+        return Term(self._limits.lease_ttl, hold)
+
+    async def _claim(self, client: OAuthClient, grant: Grant, trigger: Trigger) -> Claim | None:
         claimed_at = self._clock.monotonic()
         async with self._db.begin() as tx:
             return await refresh_store.claim(
@@ -123,7 +128,7 @@ class RefreshProtocol:
                 attempt_id=uuid7(self._clock.now()),
                 trigger=trigger,
                 replica=self._replica,
-                lease_ttl=self._limits.lease_ttl,
+                term=self._term(client),
                 claimed_at=claimed_at,
             )
 
@@ -161,7 +166,7 @@ class RefreshProtocol:
                 tx,
                 run.claim,
                 attempt_id=uuid7(self._clock.now()),
-                lease_ttl=self._limits.lease_ttl,
+                term=self._term(run.client),
                 claimed_at=claimed_at,
             )
         if claim is None:

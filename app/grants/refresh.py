@@ -139,6 +139,8 @@ class Refresher:
         if need.is_met_by(grant, now):
             if known.is_stale:
                 return self._answers.token(grant, need, degraded=Degraded.DATABASE_UNAVAILABLE)
+            if grant.is_held(now):
+                return self._answers.token(grant, need, degraded=Degraded.OUTCOME_UNKNOWN)
             if grant.is_due(now) and not self._drain.begun:
                 self._flight(grant, Trigger.AHEAD)
             return self._answers.token(grant, need)

@@ -15,9 +15,11 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 
 from app.db import Tx
-from app.grants.grant import Claim, Grant, Status, Trigger
+from app.grants.grant import Claim, Grant, Status, Term, Trigger
 from app.grants.store import NO_CLAIM, clock, to_grant
 from app.tables import grants
+
+_BEFORE_EXPIRY = timedelta(seconds=60)
 
 
 async def claim(
@@ -27,7 +29,7 @@ async def claim(
     attempt_id: UUID,
     trigger: Trigger,
     replica: str,
-    lease_ttl: timedelta,
+    term: Term,
     claimed_at: float,
 ) -> Claim | None:
     """T1: the right to refresh this generation, or None where somebody else has it or the generation has passed."""
@@ -35,29 +37,34 @@ async def claim(
         tx,
         grant,
         or_(grants.c.attempt_id.is_(None), grants.c.takeover_at < clock()),
-        {"attempt_id": attempt_id, "owner": replica, **_lease(lease_ttl)},
+        {"attempt_id": attempt_id, "owner": replica, **_until(term)},
         trigger=trigger,
         claimed_at=claimed_at,
     )
 
 
 async def renew_claim(
-    tx: Tx, held: Claim, *, attempt_id: UUID, lease_ttl: timedelta, claimed_at: float
+    tx: Tx, held: Claim, *, attempt_id: UUID, term: Term, claimed_at: float
 ) -> Claim | None:
     """A new claim in place of one that is still ours, with no moment in between for anybody else."""
     renewed = await _claim(
         tx,
         held.grant,
         and_(grants.c.attempt_id == held.attempt_id, grants.c.epoch == held.epoch),
-        {"attempt_id": attempt_id, **_lease(lease_ttl)},
+        {"attempt_id": attempt_id, **_until(term)},
         trigger=held.trigger,
         claimed_at=claimed_at,
     )
     return None if renewed is None else replace(renewed, took_over=held.took_over)
 
 
-def _lease(lease_ttl: timedelta) -> dict[str, ColumnElement[datetime]]:
-    return {"lease_until": clock() + lease_ttl, "takeover_at": clock() + lease_ttl}
+def _until(term: Term) -> dict[str, ColumnElement[datetime]]:
+    """When the lease ends, and when somebody else may take over: no sooner."""
+    takeover_at = clock() + max(term.lease_ttl, term.hold_at_least or timedelta(0))
+    if term.hold_at_least is not None:
+        # While the old access token lives, its owner has time to come back with the new ones.
+        takeover_at = func.greatest(takeover_at, grants.c.expires_at - _BEFORE_EXPIRY)
+    return {"lease_until": clock() + term.lease_ttl, "takeover_at": takeover_at}
 
 
 async def _claim(

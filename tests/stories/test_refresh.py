@@ -239,7 +239,7 @@ async def test_a_lost_answer_at_a_strict_provider_is_not_followed_by_the_spent_t
     await fail(broker, "sandbox/ada")
     problem = await fail(broker, "sandbox/ada")
     assert (problem["status"], problem["provider_code"]) == (503, "refresh_outcome_unknown")
-    assert 1 <= problem["retry_after"] <= 25
+    assert 1 <= problem["retry_after"] <= 30
     assert (sandbox.report()["hits"]["token"], sandbox.report()["reuse_detected"]) == (1, 0)
     [attempt] = await rows(database_url, "SELECT outcome, category FROM refresh_attempts")
     assert tuple(attempt) == ("unknown", "network")
@@ -282,7 +282,7 @@ async def test_a_refusal_after_a_takeover_is_called_a_lost_rotation(hasty: Broke
     await hasty.put("sandbox/ada", bring(sandbox.grant("ada")))
     sandbox.control(faults=[{"kind": "drop", "after_processing": True}])
     await fail(hasty, "sandbox/ada")
-    await asyncio.sleep(1.1)
+    await asyncio.sleep(1.4)
     problem = await fail(hasty, "sandbox/ada")
     assert (problem["code"], problem["reason"]) == ("reconnect_required", "lost_rotation")
 
@@ -422,7 +422,7 @@ async def test_an_import_is_told_to_wait_while_the_outcome_of_a_refresh_is_unkno
     kept = await broker.http.put("/grants/sandbox/ada", json={"access_token": "brought", "expires_in": 300})
     fresh = await broker.http.put("/grants/sandbox/ada", json=bring(sandbox.grant("ada"), expires_in=300))
     assert (kept.status_code, kept.json()["provider_code"]) == (503, "refresh_outcome_unknown")
-    assert int(kept.headers["retry-after"]) <= 25
+    assert int(kept.headers["retry-after"]) <= 30
     assert fresh.status_code == 200
 
 
