@@ -68,6 +68,11 @@ class Database:
             async with self._engine.begin() as tx:
                 yield tx
 
+    async def announce(self, tx: Tx, channel: str, payload: str) -> None:
+        """Wakes the listeners of `channel` with the commit itself, so that no crash comes in between. Commits that do so
+        wait for each other: for what is rare, and must not be missed."""
+        await tx.execute(select(func.pg_notify(channel, payload)))
+
     async def notify(self, channel: str, payload: str) -> None:
         """Wakes the listeners of `channel`, outside any transaction. Raises DatabaseUnavailable."""
         with _outages_named():

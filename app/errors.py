@@ -65,6 +65,12 @@ class BrokerError(Exception):
         self.grant_id = grant_id
         self.retry_after = retry_after
 
+    def about(self, *, provider: str, user_id: str, grant_id: UUID) -> None:
+        """Says whose trouble it is, where it was raised by somebody who did not know."""
+        self.provider = self.provider or provider
+        self.user_id = self.user_id or user_id
+        self.grant_id = self.grant_id or grant_id
+
 
 class InvalidRequest(BrokerError):
     code = "invalid_request"
@@ -80,6 +86,14 @@ class ValidationFailed(BrokerError):
     def __init__(self, detail: str, *, fields: dict[str, str], provider: str | None = None) -> None:
         super().__init__(detail, provider=provider)
         self.fields = fields
+
+
+class BodyTooLarge(BrokerError):
+    code = "body_too_large"
+    category = Category.VALIDATION
+
+    def __init__(self) -> None:
+        super().__init__("The request body is larger than the 1 MiB that this service takes.")
 
 
 class HeadersTooLarge(BrokerError):

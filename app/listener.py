@@ -23,11 +23,12 @@ log = logger(__name__)
 GRANT_CHANGED = "broker_grant_changed"  # payload: the grant's id
 CLIENTS_CHANGED = "broker_clients_changed"
 KEY_CHANGED = "broker_key_changed"  # payload: the key's id
-BREAKER_TURNED = "broker_breaker_turned"  # payload: what an operator did to which breaker
+BREAKER_TURNED = "broker_breaker_turned"  # payload: the replica that a breaker was turned at
 CHANNELS = (GRANT_CHANGED, CLIENTS_CHANGED, KEY_CHANGED, BREAKER_TURNED)
 
 _RECONNECT_SECONDS = 1.0
-_HEARTBEAT_SECONDS = 5.0
+_HEARTBEAT_SECONDS = 0.4
+_HEARD_SECONDS = 1.0  # with what may be remembered unheard, a change is known everywhere within 2 s
 _TIMEOUT_SECONDS = 5.0
 _MAILBOX_SIZE = 10_000
 
@@ -84,7 +85,7 @@ class Listener:
         """Whether the connection answered lately, so that what is announced arrives."""
         if self._heard_at is None:
             return False
-        return self._clock.monotonic() - self._heard_at < _HEARTBEAT_SECONDS + 1
+        return self._clock.monotonic() - self._heard_at < _HEARD_SECONDS
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="listener")

@@ -73,6 +73,7 @@ def create_app(read: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own page, like its other one, fetches its script from the internet
         redoc_url=None,
+        redirect_slashes=False,  # it would redirect to whatever host the request names
         generate_unique_id_function=_operation_id,
     )
     problems.install(app)
@@ -111,6 +112,7 @@ async def running(
         stack.push_async_callback(endpoints.close)
         services = build(read, db, vault, listener, endpoints, breakers, clients, clock)
         await services.registrar.load()
+        await services.sharing.load()
         stack.push_async_callback(services.authenticator.close)
         stack.push_async_callback(services.refresher.close)
         stack.push_async_callback(services.counting.close)
@@ -118,7 +120,7 @@ async def running(
             await services.keys.install_admin_key(key)
         listener.start()
         stack.push_async_callback(listener.stop)
-        for watch in (services.registrar.watch(), services.switch.watch()):
+        for watch in (services.registrar.watch(), services.sharing.watch()):
             stack.push_async_callback(_cancelled, asyncio.create_task(watch))
         services.timetable.start()
         stack.push_async_callback(_drain, services)

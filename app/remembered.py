@@ -61,7 +61,8 @@ class Remembered(Generic[K, V]):
         self._clock = clock
         self._ttl_seconds = ttl_seconds
         self._entries: LRUCache[K, _Entry[V]] = LRUCache(size)
-        self._reading: dict[K, asyncio.Task[V | None]] = {}
+        self._reading: dict[K, asyncio.Task[V | None]] = {}  # whose result is remembered
+        self._reads: set[asyncio.Task[V | None]] = set()  # all that are under way
         self._outage_suspected = False
 
     async def get(self, key: K) -> Known[V] | None:
@@ -97,10 +98,9 @@ class Remembered(Generic[K, V]):
 
     async def close(self) -> None:
         """Ends the reads that are still waiting for PostgreSQL."""
-        reads = list(self._reading.values())
-        for read in reads:
+        for read in self._reads:
             read.cancel()
-        await asyncio.gather(*reads, return_exceptions=True)
+        await asyncio.gather(*self._reads, return_exceptions=True)
 
     def _fresh(self, value: V | None) -> Known[V] | None:
         return self._answer("miss", None if value is None else Known(value, read_now=True))
@@ -114,7 +114,8 @@ class Remembered(Generic[K, V]):
         task = self._reading.get(key)
         if task is None:
             task = self._reading[key] = asyncio.create_task(self._read_through(key))
-            task.add_done_callback(_notice)
+            self._reads.add(task)
+            task.add_done_callback(self._ended)
         return task
 
     async def _read_through(self, key: K) -> V | None:
@@ -137,8 +138,7 @@ class Remembered(Generic[K, V]):
         except TimeoutError:
             raise DatabaseUnavailable from None
 
-
-def _notice(read: asyncio.Task[object]) -> None:
-    """Takes notice of an error that nobody waited for."""
-    if not read.cancelled():
-        read.exception()
+    def _ended(self, read: asyncio.Task[V | None]) -> None:
+        self._reads.discard(read)
+        if not read.cancelled():
+            read.exception()  # taken notice of here, since nobody may be waiting any more

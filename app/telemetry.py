@@ -45,6 +45,11 @@ BREAKER_STATE = Gauge(
     "0 closed, 1 half-open, 2 open; read when scraped.",
     ["provider", "kind", "host"],
 )
+BREAKER_TURNS = Counter(
+    "broker_breaker_turns",
+    "How often a breaker of this replica turned to closed, half_open or open, of itself or told to.",
+    ["provider", "kind", "state"],
+)
 GRANTS = Gauge("broker_grants", "Grants that are not revoked; read when scraped.", ["provider", "health"])
 SOONEST_EXPIRY = Gauge(
     "broker_soonest_expiry_seconds",

@@ -14,6 +14,7 @@ from datetime import timedelta
 from app import development, settings
 from app.api.services import Services
 from app.audit.reading import AuditReader
+from app.breakers.sharing import BreakerSharing
 from app.breakers.switch import BreakerSwitch
 from app.clients.registrar import Registrar
 from app.clock import DatabaseClock
@@ -89,6 +90,7 @@ def build(
     )
     registry = GrantRegistry(db, vault, clients, revoker, waiting, known, clock, margin=read.margin)
     interval = timedelta(seconds=read.refresh_interval_seconds)
+    sharing = BreakerSharing(db, breakers, listener, clock, replica=replica)
     tickets = Tickets(vault, clock, base_url=read.base_url)
     connector = Connector(
         db, vault, endpoints, clients, breakers, registry, tickets, clock,
@@ -110,7 +112,8 @@ def build(
         clients=clients,
         registrar=Registrar(db, vault, clients, listener, clock),
         breakers=breakers,
-        switch=BreakerSwitch(db, breakers, clients, listener, clock),
+        sharing=sharing,
+        switch=BreakerSwitch(breakers, clients, sharing, clock),
         audit=AuditReader(db),
         timetable=Timetable(refresher, drain, clock, interval=interval, jobs=_jobs(db, revoker, uses, clock)),
         drain=drain,

@@ -6,20 +6,29 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from app.api.access import Admin
 from app.api.deps import Body, Moment, OpaqueName
 from app.api.problems import responses
 from app.api.services import Use
 from app.consumers.consumer import Consumer, Scope
-from app.errors import NotFound
+from app.errors import NotFound, ValidationFailed
 from app.ids import uuid7
 from app.resilience import Rate
 
 router = APIRouter(tags=["Consumers"])
 
 ConsumerPath = Annotated[UUID, Path(description="The `id` of a consumer.")]
+
+
+def _star_at_the_end(name: str) -> str:
+    if "*" in name[:-1]:
+        raise ValueError("may hold `*` at its end only")
+    return name
+
+
+UserPattern = Annotated[OpaqueName, AfterValidator(_star_at_the_end)]
 
 
 class RateBody(Body):
@@ -37,7 +46,7 @@ class ConsumerBody(Body):
     name: OpaqueName = Field(examples=["reports"])
     scopes: list[Scope] = Field(min_length=1)
     providers: list[OpaqueName] | None = Field(default=None, max_length=500, description="Left out: all.")
-    users: list[OpaqueName] | None = Field(
+    users: list[UserPattern] | None = Field(
         default=None,
         max_length=500,
         description="Exact names, or `prefix*`; left out: all.",
@@ -90,6 +99,11 @@ async def create_key(
     """One more key; those before stay in force, so that they can be replaced without a gap."""
     response.headers["Cache-Control"] = "no-store"
     expires_at = None if body is None else body.expires_at
+    if expires_at is not None and expires_at <= services.clock.now():
+        wrong = "must lie in the future"
+        raise ValidationFailed(
+            f"The key would have ended already. body.expires_at: {wrong}", fields={"body.expires_at": wrong}
+        )
     key = await services.keys.issue_key(consumer_id, expires_at=expires_at, actor=admin.name)
     return KeyAnswer(id=key.split("_")[1], key=key)
 

@@ -129,7 +129,7 @@ class Body(BaseModel):
 
 def _require_storable(value: object, path: tuple[str, ...]) -> None:
     """Raises InvalidRequest for a body that is nested too deep, and ValidationFailed for what cannot be stored."""
-    if len(path) > MAX_DEPTH:
+    if len(path) > MAX_DEPTH and isinstance(value, dict | list):
         raise InvalidRequest(f"The body is nested over {MAX_DEPTH} deep.")
     mistake = _storage_mistake(value)
     if mistake is not None:

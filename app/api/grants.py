@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Response
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 
 from app.api.access import consumer_with, require_visible
 from app.api.answers import GrantAnswer, describe
@@ -15,7 +15,7 @@ from app.api.deps import Body, Key, Moment, OpaqueName, with_account
 from app.api.problems import responses
 from app.api.services import Use
 from app.consumers.consumer import Consumer, Scope
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, ValidationFailed
 from app.grants.grant import DEFAULT_ACCOUNT
 from app.grants.imported import KEEP, Import
 from app.telemetry import note
@@ -49,13 +49,16 @@ class GrantBody(Body):
         description="Yours, kept with the grant and not interpreted; left out, what is kept stays.",
     )
 
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
+    def require_sense(self) -> None:
+        """Raises ValidationFailed, by field, for what only several fields together make wrong."""
+        wrong = {}
         if self.access_token is None and self.refresh_token is None:
-            raise ValueError("access_token or refresh_token must be given")
+            wrong["body.access_token"] = "must be given, or refresh_token"
         if self.expires_at is not None and self.expires_in is not None:
-            raise ValueError("expires_at and expires_in must not both be given")
-        return self
+            wrong["body.expires_in"] = "must not be given together with expires_at"
+        if wrong:
+            sentences = "; ".join(f"{field}: {sentence}" for field, sentence in wrong.items())
+            raise ValidationFailed(f"The request is not valid. {sentences}", fields=wrong)
 
 
 class Deleted(BaseModel):
@@ -86,6 +89,7 @@ async def put_grant(
     ] = None,
 ) -> GrantAnswer:
     """Keeps tokens that were obtained elsewhere. What was kept for this user and account before is replaced."""
+    body.require_sense()
     key = with_account(key, body.account)
     services.clients.get(key.provider)
     consumer.require_access(key.provider, key.user_id)

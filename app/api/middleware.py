@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
 from app.clock import Clock
-from app.errors import BrokerError, HeadersTooLarge
+from app.errors import BodyTooLarge, BrokerError, HeadersTooLarge
 from app.telemetry import REQUEST_SECONDS, REQUESTS, collected_facts, logger
 
 log = logger("app.requests")
@@ -86,13 +86,16 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         seen = 0
+        announced = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
+        if announced.isdigit() and int(announced) > self._max_bytes:
+            raise BodyTooLarge
 
         async def counted() -> Message:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self._max_bytes:
-                raise HTTPException(413)
+                raise HTTPException(413)  # the framework lets no other error out of its reading of a body
             return message
 
         await self._app(scope, counted, send)

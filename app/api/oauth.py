@@ -19,6 +19,7 @@ from app.connect.request import Callback, Wish
 from app.consumers.consumer import Consumer, Scope
 from app.errors import BrokerError
 from app.grants.grant import DEFAULT_ACCOUNT
+from app.telemetry import note
 
 router = APIRouter(tags=["OAuth"])
 
@@ -40,9 +41,11 @@ _PAGE_HEADERS = {
 }
 
 
+_HTML = {"text/html": {"schema": {"type": "string"}}}
+
+
 def _pages(bad: str) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's `responses` for a route that people's browsers open."""
-    page = {"text/html": {"schema": {"type": "string"}}}
     return {
         303: {
             "description": "On to the next address.",
@@ -54,9 +57,9 @@ def _pages(bad: str) -> dict[int | str, dict[str, Any]]:
                 }
             },
         },
-        400: {"description": bad, "content": page},
+        400: {"description": bad, "content": _HTML},
         422: {"model": Problem, "description": "`validation_failed`: The address is not one of ours"},
-        503: {"description": "The token store cannot be reached; a page says so.", "content": page},
+        503: {"description": "The token store cannot be reached; a page says so.", "content": _HTML},
     }
 
 
@@ -108,6 +111,7 @@ async def authorize(
 ) -> AuthorizeAnswer:
     """PKCE with S256 wherever the provider takes it; the state works once and for 10 minutes, in the browser that opened the URL."""
     services.clients.get(provider)
+    note(provider=provider)
     consumer.require_access(provider, body.user_id)
     wish = Wish(provider, body.user_id, body.account, tuple(body.scopes), body.return_to, body.login_hint)
     begun = await services.connector.begin(wish, browser_bound=body.browser_bound)
@@ -121,7 +125,11 @@ async def authorize(
     summary="What a browser opens",
     status_code=303,
     response_class=Response,
-    responses=_pages("The link is damaged or too old; a page says so."),
+    responses={
+        **_pages("The link is damaged or too old; a page says so."),
+        404: {"description": "The provider is not known here any more; a page says so.", "content": _HTML},
+        502: {"description": "We are not registered at the provider; a page says so.", "content": _HTML},
+    },
 )
 async def connect(
     ticket: Annotated[str, Path(description="Of an `authorization_url`, or of a problem's `action.url`.")],

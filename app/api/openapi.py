@@ -51,18 +51,27 @@ _EXAMPLES: Mapping[str, tuple[str, Json]] = {
     "unauthenticated": ("A valid API key is needed: send it as `Authorization: Bearer <key>`.", {}),
     "forbidden": ("This API key lacks the scope admin.", {}),
     "unknown_provider": ("No provider is called 'gogle' here.", {}),
-    "grant_not_found": ("This account is not connected.", _USER),
-    "not_found": ("There is nothing of this name.", {}),
+    "grant_not_found": (
+        "There is no connection of this user to google. Connect the account first.",
+        _USER,
+    ),
+    "not_found": ("There is no consumer with this id.", {}),
     "reconnect_required": (
         "The access to google has ended and cannot be renewed by itself. Please connect your account again.",
         {
             **_GRANT,
             "reason": "no_refresh_token",
-            "action": {"kind": "reconnect", "url": "https://broker.example.com/connect/dGlja2V0"},
+            "action": {"kind": "reconnect", "url": "https://broker.example.com/api/v1/connect/dGlja2V0"},
         },
     ),
-    "insufficient_scope": ("The connection lacks the scope `calendar.readonly`.", _GRANT),
-    "conflict": ("This was changed by somebody else in the meantime.", {}),
+    "insufficient_scope": (
+        "The connection to google does not include: calendar.readonly. Connect the account again and allow it.",
+        _GRANT,
+    ),
+    "conflict": (
+        "This refresh token was already exchanged for its successor here; the stored one is newer.",
+        _USER,
+    ),
     "headers_too_large": (
         "The request's address and headers are larger than the 32 KiB or 100 fields that this service takes.",
         {},
@@ -74,13 +83,25 @@ _EXAMPLES: Mapping[str, tuple[str, Json]] = {
     ),
     "rate_limited": ("This API key may ask 600 times in 60 seconds. Try again shortly.", {"retry_after": 7}),
     "provider_rejected_client": (
-        "google does not accept this service's registration. Your connection is kept.",
+        "Google does not accept this service's registration. Its operators have to mend it; your connection is kept.",
         {**_GRANT, "provider_code": "invalid_client"},
     ),
-    "provider_error": ("google gave an answer that cannot be used.", _GRANT),
-    "provider_unavailable": ("google is not available.", {**_GRANT, "retry_after": 15}),
-    "overloaded": ("This service is not available for a moment.", {"retry_after": 1}),
-    "refresh_timeout": ("The refresh takes longer than you wanted to wait.", _GRANT),
+    "provider_error": (
+        "Google gave an answer that cannot be used. Your connection is kept; try again shortly.",
+        {**_GRANT, "provider_code": "no_usable_access_token"},
+    ),
+    "provider_unavailable": (
+        "Google cannot be reached at the moment. Your connection is kept; try again shortly.",
+        {**_GRANT, "provider_code": "timeout", "retry_after": 5},
+    ),
+    "overloaded": (
+        "The token store cannot be reached at the moment. Try again shortly.",
+        {"retry_after": 2},
+    ),
+    "refresh_timeout": (
+        "Renewing the access to google takes longer than you wanted to wait. It goes on.",
+        {**_GRANT, "retry_after": 1},
+    ),
 }
 
 

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from app.api.services import services_of
 from app.connect.request import Wish
 from app.errors import (
+    BodyTooLarge,
     BrokerError,
     Forbidden,
     InvalidRequest,
@@ -50,6 +51,10 @@ STATUSES: Mapping[str, tuple[int, str]] = {
 }
 
 
+_TRY_AGAIN = {"provider_unavailable", "overloaded", "rate_limited", "refresh_timeout"}
+_FEW_SECONDS = 5
+
+
 class Action(BaseModel):
     kind: str = Field(description="What the user has to do.", examples=["reconnect"])
     url: str = Field(description="Where a browser begins to do it; good for 24 hours.")
@@ -58,6 +63,10 @@ class Action(BaseModel):
 class FieldError(BaseModel):
     field: str = Field(description="The path of the field.", examples=["body.expires_in"])
     message: str = Field(description="What is wrong with it.")
+
+
+def _is_absent(value: object) -> bool:
+    return value is None
 
 
 class Problem(BaseModel):
@@ -73,16 +82,22 @@ class Problem(BaseModel):
     retryable: bool = Field(description="Whether the same request may succeed later without anybody's doing.")
     retry_after: int | None = Field(description="Seconds to wait before that, where they are known.")
     request_id: str | None
-    category: str | None = Field(default=None, description="The kind of trouble, as in history and metrics.")
-    provider: str | None = None
-    user_id: str | None = None
-    grant_id: str | None = None
-    provider_code: str | None = Field(
-        default=None, description="The provider's own error code, if it gave one."
+    category: str | None = Field(
+        default=None, exclude_if=_is_absent, description="The kind of trouble, as in history and metrics."
     )
-    reason: str | None = Field(default=None, description="Why the account has to be connected again.")
-    action: Action | None = None
-    errors: list[FieldError] | None = Field(default=None, description="Each field that is wrong.")
+    provider: str | None = Field(default=None, exclude_if=_is_absent)
+    user_id: str | None = Field(default=None, exclude_if=_is_absent)
+    grant_id: str | None = Field(default=None, exclude_if=_is_absent)
+    provider_code: str | None = Field(
+        default=None, exclude_if=_is_absent, description="The provider's own error code, if it gave one."
+    )
+    reason: str | None = Field(
+        default=None, exclude_if=_is_absent, description="Why the account has to be connected again."
+    )
+    action: Action | None = Field(default=None, exclude_if=_is_absent)
+    errors: list[FieldError] | None = Field(
+        default=None, exclude_if=_is_absent, description="Each field that is wrong."
+    )
 
 
 def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
@@ -120,7 +135,7 @@ def problem_of(request: Request, error: BrokerError) -> Problem:
         detail=error.detail,
         code=error.code,
         retryable=error.retryable,
-        retry_after=error.retry_after,
+        retry_after=_retry_after(error),
         request_id=current_request_id(),
         category=error.category,
         provider=error.provider,
@@ -133,6 +148,13 @@ def problem_of(request: Request, error: BrokerError) -> Problem:
         if isinstance(error, ValidationFailed)
         else None,
     )
+
+
+def _retry_after(error: BrokerError) -> int | None:
+    """Seconds. Where nobody knows how long the trouble lasts, a caller is told to come back in a few."""
+    if error.retry_after is not None or error.code not in _TRY_AGAIN:
+        return error.retry_after
+    return _FEW_SECONDS
 
 
 def _action(request: Request, error: BrokerError) -> Action | None:
@@ -154,12 +176,12 @@ def respond(request: Request, error: BrokerError) -> JSONResponse:
     if isinstance(error, Forbidden):
         security_event("forbidden", detail=error.detail)
     headers = {"Cache-Control": "no-store"}
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(error.retry_after)
+    if problem.retry_after is not None:
+        headers["Retry-After"] = str(problem.retry_after)
     if problem.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="token broker"'
     return JSONResponse(
-        problem.model_dump(exclude_none=True) | {"retry_after": error.retry_after},
+        problem.model_dump(),
         status_code=problem.status,
         headers=headers,
         media_type=MEDIA_TYPE,
@@ -187,14 +209,10 @@ class _NoSuchMethod(BrokerError):
     code = "method_not_allowed"
 
 
-class _BodyTooLarge(BrokerError):
-    code = "body_too_large"
-
-
 _FRAMEWORK_ERRORS: Mapping[int, BrokerError] = {
     404: NotFound("There is nothing at this address. The routes are described at /docs."),
     405: _NoSuchMethod("This address has no such method. The routes are described at /docs."),
-    413: _BodyTooLarge("The request body is larger than the 1 MiB that this service takes."),
+    413: BodyTooLarge(),
 }
 
 

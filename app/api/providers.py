@@ -12,7 +12,7 @@ from app.api.deps import ProviderPath
 from app.api.problems import responses
 from app.api.services import Use
 from app.consumers.consumer import Consumer
-from app.oauth.client import OAuthClient
+from app.oauth.client import OAuthClient, no_such_provider
 from app.oauth.parts import Rotation
 
 router = APIRouter(tags=["OAuth"])
@@ -56,7 +56,10 @@ async def get_provider(
     provider: ProviderPath, services: Use, consumer: Annotated[Consumer, Depends(authenticated)]
 ) -> ProviderAnswer:
     """What is known of one provider."""
-    return _describe(services.clients.get(provider))
+    client = services.clients.get(provider)
+    if not consumer.may_use(provider):
+        raise no_such_provider(provider)
+    return _describe(client)
 
 
 def _describe(client: OAuthClient) -> ProviderAnswer:

@@ -9,6 +9,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from app.audit.reading import AuditReader
+from app.breakers.sharing import BreakerSharing
 from app.breakers.switch import BreakerSwitch
 from app.clients.registrar import Registrar
 from app.clock import Clock
@@ -51,6 +52,7 @@ class Services:
     clients: OAuthClients
     registrar: Registrar
     breakers: Breakers
+    sharing: BreakerSharing
     switch: BreakerSwitch
     audit: AuditReader
     timetable: Timetable

@@ -191,6 +191,7 @@ async def refresh_token(
     """
     wanted = body or RefreshBody()
     key = with_account(key, wanted.account)
+    note(reason=wanted.reason)
     require_visible(services, consumer, key)
     token = await services.refresher.force(key, generation=wanted.generation, wait=timedelta(seconds=wait))
     note(grant_id=str(token.grant.id), generation=token.grant.generation, degraded=token.degraded)

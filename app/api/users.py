@@ -18,7 +18,7 @@ from app.api.problems import Problem, problem_of, responses
 from app.api.services import Services, Use
 from app.consumers.consumer import Consumer, Scope
 from app.errors import BrokerError, ReconnectRequired
-from app.grants.grant import Grant, GrantKey, Health, not_found
+from app.grants.grant import Grant, GrantKey, Health, Status, not_found
 from app.grants.selection import Selection
 from app.grants.token import DEFAULT_MIN_TTL, Need
 from app.grants.verdict import Overall, overall, sentence
@@ -128,6 +128,10 @@ async def _refresh(request: Request, services: Services, grant: Grant) -> Refres
     kept = Refreshed(
         grant_id=grant.id, account=grant.key.account, outcome="fresh", expires_at=grant.expires_at
     )
+    if grant.status is not Status.ACTIVE:
+        dead = grant.dead(grant.reconnect_reason or "invalid_grant")
+        problem = problem_of(request, dead)
+        return kept.model_copy(update={"outcome": "reconnect_required", "problem": problem})
     if grant.lasts(now, DEFAULT_MIN_TTL) and not grant.is_due(now):
         return kept
     if not grant.refreshable and grant.is_valid(now):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,7 +13,7 @@ from app.clock import Clock
 from app.consumers import store
 from app.consumers.consumer import Consumer, Scope, new_key, split_key
 from app.consumers.store import ListedKey
-from app.db import Database, DatabaseUnavailable
+from app.db import Database
 from app.errors import Conflict, NotFound, Unauthenticated, ValidationFailed
 from app.ids import uuid7
 from app.listener import KEY_CHANGED
@@ -126,8 +125,7 @@ class KeyRegistry:
             if revoked:
                 event = AuditEvent("key.revoked", actor, details={"key_id": key_id})
                 await audit.record(tx, event, now=self._clock.now())
-        with suppress(DatabaseUnavailable):
-            await self._db.notify(KEY_CHANGED, key_id)
+                await self._db.announce(tx, KEY_CHANGED, key_id)
         return revoked
 
     async def list_keys(self) -> list[ListedKey]:

@@ -12,7 +12,7 @@ from app.errors import (
     Sent,
     UpstreamError,
 )
-from app.grants.grant import Grant
+from app.grants.grant import Grant, Status
 from app.grants.sealing import open_access_token
 from app.grants.token import Degraded, Need, Token
 from app.vault.vault import Vault
@@ -32,6 +32,8 @@ class Answers:
         access_token, now = open_access_token(self._vault, grant), self._clock.now()
         if access_token is None or not grant.is_valid(now):
             raise grant.run_out()
+        if degraded is None and grant.status is not Status.ACTIVE:
+            degraded = Degraded.REFRESH_FAILED  # it works for now, and cannot be renewed any more
         if degraded is None and not grant.lasts(now, need.min_ttl):
             degraded = Degraded.MIN_TTL_UNAVAILABLE
         return Token(grant, access_token, refreshed=refreshed, degraded=degraded)

@@ -193,6 +193,8 @@ class Grant:
             provider=self.key.provider,
             sent=Sent.ANSWERED,
             category=Category(error.get("category", Category.UNKNOWN)),
+            provider_code=error.get("provider_code"),
+            retry_after=error.get("retry_after"),
         )
 
     def failed_since(self, earlier: Grant) -> bool:

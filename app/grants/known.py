@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from uuid import UUID
 
 from cachetools import LRUCache
 
 from app.clock import Clock
-from app.db import Database, DatabaseUnavailable
+from app.db import Database, DatabaseUnavailable, Tx
 from app.grants import store
 from app.grants.grant import Grant, GrantKey, not_found
 from app.listener import GRANT_CHANGED, Listener
@@ -26,7 +27,11 @@ class KnownGrants:
         self._db = db
         self._listener = listener
         self._changed = listener.mailbox(GRANT_CHANGED)
+        self._clock = clock
         self._keys: LRUCache[UUID, GrantKey] = LRUCache(_SIZE)
+        self._unknown: LRUCache[UUID, float] = LRUCache(
+            _SIZE
+        )  # when ids were announced that nobody here knew
         self._grants: Remembered[GrantKey, Grant] = Remembered(
             "grants", self._read, clock, size=_SIZE, ttl_seconds=self._ttl_seconds
         )
@@ -47,6 +52,14 @@ class KnownGrants:
             raise not_found(key)
         return known.value
 
+    def forget(self, key: GrantKey) -> None:
+        """It is known here to have changed."""
+        self._grants.drop(key)
+
+    async def announce(self, tx: Tx, grant: Grant) -> None:
+        """Tells the others with the commit of `tx`; forget it here after that."""
+        await self._db.announce(tx, GRANT_CHANGED, str(grant.id))
+
     async def changed(self, grant: Grant) -> None:
         """Forgets it here at once and everywhere within moments. After the commit, so that who waits reads what was
         committed. A hint only: waiters poll as well, and what is remembered ends by itself."""
@@ -58,19 +71,25 @@ class KnownGrants:
         await self._grants.close()
 
     async def _read(self, key: GrantKey) -> Grant | None:
+        began = self._clock.monotonic()
         async with self._db.begin() as tx:
             grant = await store.find(tx, key)
         if grant is not None:
             self._keys[grant.id] = key
+            self._forget_changed()
+            if self._unknown.get(grant.id, -math.inf) >= began:
+                self._grants.drop(key)  # announced before anybody here knew whose id that is
         return grant
 
     def _forget_changed(self) -> None:
         payloads, missed = self._changed.take()
         if missed:
             self._grants.clear()
-        for payload in payloads:
-            key = self._keys.get(UUID(payload))
-            if key is not None:
+        for grant_id in map(UUID, payloads):
+            key = self._keys.get(grant_id)
+            if key is None:
+                self._unknown[grant_id] = self._clock.monotonic()
+            else:
                 self._grants.drop(key)
 
     def _ttl_seconds(self) -> float:

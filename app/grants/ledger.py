@@ -138,20 +138,24 @@ class Ledger:
         reason, outcome = _reconnect_reason(run, error), _outcome(error)
         self._report(run, outcome, error.provider_code)
         try:
-            believed = await self._record_failure(run, error, reason, outcome)
+            recorded = await self._record_failure(run, error, reason, outcome)
         except DatabaseUnavailable:
             # The claim ends with its lease, and the caller learns what really happened.
             log.error("refresh.unrecorded", grant_id=str(run.claim.grant.id), provider=run.client.name)
             raise error from None
         await self._known.changed(run.claim.grant)
-        if believed:
-            raise (run.claim.grant.dead(reason) if reason else error) from error
+        if recorded is None:
+            return
+        now = self._clock.now()
+        if recorded.is_held(now):
+            error.retry_after = recorded.held_back(now).retry_after
+        raise (run.claim.grant.dead(reason) if reason else error) from error
 
     async def _record_failure(
         self, run: Run, error: UpstreamError, reason: str | None, outcome: Outcome
-    ) -> bool:
+    ) -> Grant | None:
         async with self._db.begin() as tx:
-            believed = await refresh_store.record_failure(
+            recorded = await refresh_store.record_failure(
                 tx,
                 run.claim,
                 error=_as_recorded(error, self._clock.now()),
@@ -160,10 +164,10 @@ class Ledger:
                 retry_in=failure_backoff(run.claim.grant.failures),
             )
             await self._record_attempt(tx, run, error)
-            if believed and reason:
+            if recorded is not None and reason:
                 event = _event("grant.reconnect_required", run.claim.grant, reason=reason)
                 await audit.record(tx, event, now=self._clock.now())
-        return believed
+        return recorded
 
     async def record_try(self, run: Run, error: UpstreamError) -> None:
         """A try that failed and is followed by another: history only."""
@@ -227,8 +231,11 @@ def _reconnect_reason(run: Run, error: UpstreamError) -> str | None:
     return "lost_rotation" if run.claim.took_over or run.may_be_spent else "invalid_grant"
 
 
-def _as_recorded(error: UpstreamError, now: datetime) -> dict[str, str]:
+def _as_recorded(error: UpstreamError, now: datetime) -> dict[str, Any]:
+    """What a grant's `last_error` tells, and what those are told who waited for the attempt elsewhere."""
     return {
+        "provider_code": error.provider_code,
+        "retry_after": error.retry_after,
         "code": error.code,
         "category": error.category,
         "message": error.detail,

@@ -147,6 +147,7 @@ class Refresher:
         try:
             newer = await self._refreshed(grant, trigger, wait)
         except BrokerError as error:
+            error.about(provider=grant.key.provider, user_id=grant.key.user_id, grant_id=grant.id)
             return self._answers.in_spite_of(error, grant, need)
         return self._answers.token(newer, need, refreshed=True)
 
@@ -193,6 +194,7 @@ class Refresher:
             if newer is not None:
                 return newer
             before, present = present, await self._waiting.until_claim_ends(present)
+            self._known.forget(present.key)  # whoever asks next sees what this caller is told
             now = self._clock.now()
             if present.generation > before.generation and present.is_valid(now):
                 return present

@@ -160,8 +160,8 @@ async def record_failure(
     keep_claim: bool,
     reconnect_reason: str | None,
     retry_in: timedelta,
-) -> bool:
-    """What went wrong, unless somebody else has claimed the grant meanwhile; whether that was so.
+) -> Grant | None:
+    """The grant with what went wrong; None where somebody else has claimed it meanwhile, and nothing was written.
 
     `keep_claim`: the outcome is unknown, so nobody may send the refresh token before the takeover. With a
     `reconnect_reason` the grant is dead; its sealed tokens stay.
@@ -186,9 +186,10 @@ async def record_failure(
             next_refresh_at=None if reconnect_reason else clock() + retry_in,
             updated_at=clock(),
         )
-        .returning(grants.c.id)
+        .returning(*grants.c)
     )
-    return result.one_or_none() is not None
+    row = result.one_or_none()
+    return None if row is None else to_grant(row._mapping)
 
 
 async def release(tx: Tx, held: Claim) -> None:

@@ -115,7 +115,8 @@ class GrantRegistry:
             revocation = await self._revoker.keep(tx, client, grant)
             await store.revoke(tx, grant.id)
             await self._record(tx, "grant.deleted", grant, actor)
-        await self._known.changed(grant)
+            await self._known.announce(tx, grant)
+        self._known.forget(key)
         return None if revocation is None else await self._revoker.attempt(client, revocation)
 
     async def _put_once(

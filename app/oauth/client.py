@@ -30,9 +30,14 @@ class OAuthClient:
 
     @cached_property
     def token_breaker(self) -> BreakerKey:
-        """The breaker of the token endpoint, which guards connecting and refreshing alike; of a provider that is
-        discovered, that of its issuer."""
+        """The breaker of the token endpoint, which guards connecting and refreshing alike. It is named after the host
+        of the issuer where that has to be asked for the endpoint."""
         return BreakerKey(self.name, "token", self._host_of(self.provider.token_endpoint_for_refresh))
+
+    @cached_property
+    def metadata_breaker(self) -> BreakerKey:
+        """The breaker of what the issuer publishes, which tells nothing of the token endpoint."""
+        return BreakerKey(self.name, "metadata", self._host_of(self.provider.issuer or ""))
 
     def _host_of(self, url: str) -> str:
         try:
@@ -44,8 +49,7 @@ class OAuthClient:
         """The client id. Raises ProviderRejectedClient where there is no registration."""
         if self.client_id is None:
             raise ProviderRejectedClient(
-                f"This service has no registration at {self.title} yet. "
-                "Its operators have to add one; the connection itself is kept.",
+                f"This service has no registration at {self.title} yet. Its operators have to add one; nothing is lost.",
                 provider=self.name,
                 sent=Sent.NOT_SENT,
                 provider_code="no_client_registered",
@@ -71,13 +75,18 @@ class OAuthClients:
         """Raises UnknownProvider."""
         client = self._clients.get(name)
         if client is None:
-            raise UnknownProvider(f"No provider is called {name!r} here.", provider=None)
+            raise no_such_provider(name)
         return client
 
     def adopt(self, registered: Mapping[str, OAuthClient]) -> None:
         """Takes these, and no others, as the registrations that were made through the API."""
         bare = {name: OAuthClient(name, provider) for name, provider in self.catalogue.items()}
         self._clients = {**bare, **self.configured, **registered}
+
+
+def no_such_provider(name: str) -> UnknownProvider:
+    """The one error for a provider that is not there, and for one that the consumer may not see."""
+    return UnknownProvider(f"No provider is called {name!r} here.")
 
 
 @dataclass(frozen=True)

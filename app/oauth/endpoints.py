@@ -65,8 +65,7 @@ class TokenEndpoints:
         if not client.provider.is_discovered:
             return client
         client.require_registration()
-        issuer = client.provider.resolve(client.provider.issuer or "", client.variables)
-        asked = (issuer, client.client_secret is not None)
+        asked = _asked_for(client)
         if asked not in self._asked_lately:
             try:
                 self._published[asked] = await self._answer(asked, client)
@@ -75,6 +74,12 @@ class TokenEndpoints:
                     raise
             self._asked_lately[asked] = True
         return replace(client, provider=client.provider.completed(self._published[asked]))
+
+    def may_ask(self, client: OAuthClient) -> bool:
+        """Whether the client's endpoints are known, or its issuer may be asked for them now; takes nothing."""
+        if not client.provider.is_discovered or self._breakers is None:
+            return True
+        return _asked_for(client) in self._published or self._breakers.admits(client.metadata_breaker)
 
     async def exchange_code(
         self, client: OAuthClient, *, code: str, redirect_uri: str, code_verifier: str
@@ -133,7 +138,7 @@ class TokenEndpoints:
             task.exception()  # taken notice of here, since nobody may be waiting any more
 
     async def _discover(self, client: OAuthClient, *, issuer: str) -> Mapping[str, object]:
-        with self._breakers.operation(client.token_breaker) if self._breakers else nullcontext():
+        with self._breakers.operation(client.metadata_breaker) if self._breakers else nullcontext():
             for url in metadata_urls(issuer):
                 try:
                     answer = await self._door.send(client, metadata_request(url))
@@ -148,3 +153,8 @@ class TokenEndpoints:
             sent=Sent.NOT_SENT,
             provider_code="no_metadata",
         )
+
+
+def _asked_for(client: OAuthClient) -> _Asked:
+    issuer = client.provider.resolve(client.provider.issuer or "", client.variables)
+    return issuer, client.client_secret is not None

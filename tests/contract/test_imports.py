@@ -22,6 +22,7 @@ VIOLATIONS = {
     "Connect's store is its own domain's": ("app/jobs.py", "import app.connect.store"),
     "Consumers' store is its own domain's": ("app/jobs.py", "import app.consumers.store"),
     "Clients' store is its own domain's": ("app/jobs.py", "import app.clients.store"),
+    "Breakers' store is its own domain's": ("app/jobs.py", "import app.breakers.store"),
     "The vault's store is its own domain's": ("app/jobs.py", "import app.vault.store"),
     "Only edges know frameworks": ("app/grants/refresh.py", "import fastapi"),
     "HTTP goes out through one door": ("app/connect/connect.py", "import httpx"),

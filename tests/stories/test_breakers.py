@@ -1,15 +1,17 @@
-"""GET /breakers, and an operator's hand on them: on every replica."""
+"""GET /breakers, an operator's hand on them, and one probe at most. How replicas share them: `test_breaker_sharing`."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import asyncpg
+import pytest
 
 from app.resilience import BreakerState
 from app.sandbox.server import Sandbox
@@ -139,7 +141,7 @@ async def test_an_opened_one_leaves_the_provider_alone_on_all_replicas(
 
 async def test_a_reset_is_heard_by_all_replicas(broker: Broker, twin: Broker, sandbox: Sandbox) -> None:
     await failed(twin, sandbox)
-    assert state_at(broker, sandbox) is BreakerState.CLOSED  # each judges by what it meets itself
+    await soon(lambda: state_at(broker, sandbox) is BreakerState.OPEN)
     await turned(broker, name_of(sandbox), "reset")
     await soon(lambda: state_at(twin, sandbox) is BreakerState.CLOSED)
     assert (await twin.token("sandbox/ada"))["refreshed"]
@@ -169,19 +171,54 @@ async def test_opening_it_again_begins_the_time_anew_without_an_echo(
     assert abs(moment(found["next_probe_at"]) - moment(last["next_probe_at"])) < timedelta(seconds=1)
 
 
-async def test_after_its_time_one_request_sees_how_the_provider_is(
+async def crowd(broker: Broker, sandbox: Sandbox) -> Counter[str | None]:
+    """How the requests for fifty users' expired tokens end that meet a breaker whose time is over, all at once."""
+    users = [f"user-{number}" for number in range(50)]
+    for user in users:
+        await broker.put(f"sandbox/{user}", bring(sandbox.grant(user)))
+    await turned(broker, name_of(sandbox), "open")
+    await asyncio.sleep(0.11)
+    answers = await asyncio.gather(*(broker.http.get(f"/tokens/sandbox/{user}") for user in users))
+    return Counter(answer.json().get("provider_code") for answer in answers)
+
+
+@pytest.fixture
+async def hasty(
     database_url: str, providers_dir: Path, tmp_path: Path, sandbox: Sandbox
-) -> None:
+) -> AsyncIterator[Broker]:
+    """A broker whose breakers are open for a moment only, and that tries once."""
     settings = settings_for(
-        database_url, providers_dir, data_dir=tmp_path / "var",
+        database_url, providers_dir, data_dir=tmp_path / "var", retry_attempts=1,
         breaker_cooldown_seconds=0.1, breaker_cooldown_max_seconds=0.1,
     )  # fmt: skip
-    async with Broker.running(settings) as broker:
-        await broker.put("sandbox/ada", bring(sandbox.grant("ada")))
-        await turned(broker, name_of(sandbox), "open")
-        await asyncio.sleep(0.11)
-        assert (await broker.token("sandbox/ada"))["refreshed"]
-        assert (await listed(broker))[name_of(sandbox)]["state"] == "closed"
+    async with Broker.running(settings) as running:
+        yield running
+
+
+async def test_after_its_time_a_request_sees_how_the_provider_is(hasty: Broker, sandbox: Sandbox) -> None:
+    await hasty.put("sandbox/ada", bring(sandbox.grant("ada")))
+    await turned(hasty, name_of(sandbox), "open")
+    await asyncio.sleep(0.11)
+    assert (await hasty.token("sandbox/ada"))["refreshed"]
+    assert (await listed(hasty))[name_of(sandbox)]["state"] == "closed"
+
+
+async def test_of_fifty_at_once_one_request_sees_that_the_provider_is_well(
+    hasty: Broker, sandbox: Sandbox
+) -> None:
+    sandbox.control(settings={"delay": 2.0})
+    assert await crowd(hasty, sandbox) == {None: 1, "breaker_open": 49}
+    assert sandbox.report()["hits"]["token"] == 1
+    assert state_at(hasty, sandbox) is BreakerState.CLOSED
+
+
+async def test_of_fifty_at_once_one_request_sees_that_the_provider_is_down(
+    hasty: Broker, sandbox: Sandbox
+) -> None:
+    sandbox.control(settings={"delay": 2.0}, faults=DOWN)
+    assert await crowd(hasty, sandbox) == {"http_503": 1, "breaker_open": 49}
+    assert sandbox.report()["hits"]["token"] == 1
+    assert state_at(hasty, sandbox) is BreakerState.OPEN
 
 
 async def test_a_scheduler_tick_leaves_an_opened_one_alone(broker: Broker, sandbox: Sandbox) -> None:
@@ -253,3 +290,54 @@ async def test_an_announcement_that_makes_no_sense_does_not_deafen_a_replica(
     await connection.close()
     await turned(broker, name_of(sandbox), "reset")
     await soon(lambda: state_at(twin, sandbox) is BreakerState.CLOSED)
+
+
+@pytest.fixture
+async def finder(
+    database_url: str, providers_dir: Path, tmp_path: Path, sandbox: Sandbox
+) -> AsyncIterator[Broker]:
+    """A broker that is registered at `found`, whose issuer has to be asked where its endpoints are."""
+    (providers_dir / "found.yaml").write_text(f"name: found\nissuer: {sandbox.url}\n")
+    registered = {"found": {"client_id": "sandbox", "client_secret": "sandbox-secret"}}
+    settings = settings_for(
+        database_url, providers_dir, data_dir=tmp_path / "var", clients=registered, retry_attempts=1
+    )
+    async with Broker.running(settings) as running:
+        yield running
+
+
+async def test_an_issuer_that_answers_does_not_speak_for_its_token_endpoint(
+    finder: Broker, sandbox: Sandbox
+) -> None:
+    await finder.put("found/ada", bring(sandbox.grant("ada")))
+    sandbox.control(faults=DOWN)
+    for asked_anew in (False, False, True):
+        if asked_anew:  # a client without a secret may have to say who it is in another way
+            body = {"catalogue": "found", "client_id": "sandbox"}
+            assert (await finder.http.put("/clients/found", json=body)).status_code == 201
+        problem = (await finder.http.get("/tokens/found/ada")).json()
+        assert problem["provider_code"] == "http_503"
+    assert sandbox.report()["hits"]["metadata"] == 2
+    host = sandbox.url.removeprefix("http://")
+    found = await listed(finder)
+    assert {name: item["state"] for name, item in found.items()} == {
+        f"found:metadata:{host}": "closed",
+        f"found:token:{host}": "open",
+    }
+    assert found[f"found:metadata:{host}"]["kind"] == "metadata"
+
+
+async def test_an_issuer_that_is_left_alone_postpones_what_needs_its_answer_and_nothing_else(
+    finder: Broker, sandbox: Sandbox
+) -> None:
+    name = f"found:metadata:{sandbox.url.removeprefix('http://')}"
+    await finder.put("found/ada", bring(sandbox.grant("ada")))
+    await turned(finder, name, "open")
+    assert (await finder.http.get("/tokens/found/ada")).json()["provider_code"] == "breaker_open"
+    assert (await finder.http.post("/refresh/run")).json()["due"] == 0
+    assert sandbox.report()["hits"] == {}
+    await turned(finder, name, "reset")
+    assert (await finder.token("found/ada"))["refreshed"]
+    await turned(finder, name, "open")
+    await finder.put("found/bob", bring(sandbox.grant("bob")))
+    assert (await finder.http.post("/refresh/run")).json()["refreshed"] == 1

@@ -136,6 +136,33 @@ async def test_a_body_over_the_limit_is_a_problem(http: httpx.AsyncClient) -> No
     assert (await http.put("/grants/sandbox/ada", content=just_fits, headers=JSON)).status_code == 201
 
 
+async def test_a_body_that_announces_too_much_is_refused_wherever_it_goes(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/tokens/sandbox/ada/validate", content=b"x" * 1_100_000, headers=JSON)
+    assert_problem(answer, 413, "body_too_large")
+
+
+async def test_a_body_may_be_32_deep_and_no_deeper(http: httpx.AsyncClient) -> None:
+    for depth, status in ((32, 201), (33, 400)):
+        nested: object = 1
+        for _ in range(depth - 1):  # the body itself is one
+            nested = {"a": nested}
+        answer = await http.put("/grants/sandbox/ada", json={**BROUGHT, "metadata": nested})
+        assert answer.status_code == status, depth
+
+
+async def test_no_address_redirects_to_a_host_that_the_request_names(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/tokens/sandbox/ada/", headers={"Host": "evil.example"})
+    assert_problem(answer, 404, "not_found")
+    assert "location" not in answer.headers
+
+
+async def test_problems_in_a_list_look_as_they_do_alone(http: httpx.AsyncClient) -> None:
+    alone = (await http.get("/tokens/sandbox/nobody")).json()
+    body = {"items": [{"provider": "sandbox", "user_id": "nobody"}]}
+    [item] = (await http.post("/tokens/batch", json=body)).json()["items"]
+    assert item["problem"].keys() == alone.keys()
+
+
 async def test_a_head_over_the_limit_is_a_problem(http: httpx.AsyncClient) -> None:
     many = {f"x-{number}": "1" for number in range(120)}
     for answer in (
@@ -154,6 +181,11 @@ async def test_a_field_that_is_wrong_is_named(http: httpx.AsyncClient) -> None:
         (await http.get("/tokens/sandbox/%00"), "path.user_id"),
         (await http.put("/grants/sandbox/ada", json={**BROUGHT, "expires_in": -1}), "body.expires_in"),
         (await http.put("/grants/sandbox/ada", json={**BROUGHT, "expire_in": 1}), "body.expire_in"),
+        (await http.put("/grants/sandbox/ada", json={"scope": "x"}), "body.access_token"),
+        (
+            await http.put("/grants/sandbox/ada", json={**BROUGHT, "expires_at": "2030-01-01T00:00:00Z"}),
+            "body.expires_in",
+        ),
         (await http.post("/tokens/sandbox/ada/refresh", json={"generation": 0}), "body.generation"),
         (await http.post("/tokens/sandbox/ada/refresh", json={"force": True}), "body.force"),
         (await http.post("/oauth/sandbox/authorize", json={"user_id": "a", "scope": "x"}), "body.scope"),

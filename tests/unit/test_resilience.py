@@ -22,7 +22,17 @@ from app.errors import (
     Sent,
     UpstreamError,
 )
-from app.resilience import Backoff, Breaker, BreakerKey, Breakers, BreakerState, Rate, TokenBucket
+from app.resilience import (
+    Backoff,
+    Breaker,
+    BreakerKey,
+    Breakers,
+    BreakerState,
+    Judgement,
+    Opening,
+    Rate,
+    TokenBucket,
+)
 
 KEY = BreakerKey("acme", "token", "login.acme.example")
 OTHER = BreakerKey("acme", "api", "api.acme.example")
@@ -133,6 +143,17 @@ def opened(*, at: float = 0.0) -> Breaker:
     return made
 
 
+def until(made: Breaker) -> float:
+    """When it lets an operation through again."""
+    assert made.probe_at is not None
+    return made.probe_at
+
+
+def told(at: float, *, seconds: float = COOLDOWN_MAX, since: float | None = None) -> Opening:
+    """An opening that somebody else tells of."""
+    return Opening(at if since is None else since, at, at + seconds, seconds)
+
+
 def refusal(refuse: Callable[[], object]) -> ProviderUnavailable:
     with pytest.raises(ProviderUnavailable) as caught:
         refuse()
@@ -162,7 +183,7 @@ def test_it_opens_after_three_failures_in_a_row(outcomes: str, state: BreakerSta
         if outcome == "f":
             made.failed(permit, 0)
         elif outcome == "s":
-            made.succeeded(permit)
+            made.succeeded(permit, 0)
         else:
             made.abandoned(permit)
     assert made.state is state
@@ -202,7 +223,7 @@ def test_half_open_lets_one_probe_through() -> None:
 
 def test_a_good_probe_closes_it_and_failures_count_from_nothing() -> None:
     made = opened(at=0)
-    made.succeeded(made.admit(15))
+    made.succeeded(made.admit(15), 15)
     assert (made.state, made.failures, made.opened_at) == (CLOSED, 0, None)
     made.failed(made.admit(16), 16)
     made.failed(made.admit(16), 16)
@@ -212,8 +233,8 @@ def test_a_good_probe_closes_it_and_failures_count_from_nothing() -> None:
 def test_each_failed_probe_doubles_the_cool_down_up_to_the_maximum() -> None:
     made, now, cooldowns = opened(at=0), 0.0, []
     for _ in range(5):
-        cooldowns.append(made.probe_at - now)
-        now = made.probe_at
+        cooldowns.append(until(made) - now)
+        now = until(made)
         made.failed(made.admit(now), now)
     assert cooldowns == [15, 30, 60, 60, 60]
 
@@ -221,7 +242,7 @@ def test_each_failed_probe_doubles_the_cool_down_up_to_the_maximum() -> None:
 def test_after_a_good_probe_the_cool_down_begins_anew() -> None:
     made = opened(at=0)
     made.failed(made.admit(15), 15)
-    made.succeeded(made.admit(45))
+    made.succeeded(made.admit(45), 45)
     for _ in range(THRESHOLD):
         made.failed(made.admit(50), 50)
     assert made.probe_at == 65
@@ -231,7 +252,7 @@ def test_an_abandoned_probe_lets_the_next_one_through() -> None:
     made = opened(at=0)
     made.abandoned(made.admit(15))
     assert made.state is HALF_OPEN
-    made.succeeded(made.admit(15))
+    made.succeeded(made.admit(15), 15)
     assert made.state is CLOSED
 
 
@@ -245,9 +266,9 @@ def test_what_began_before_the_last_change_tells_nothing(end: str, state: Breake
     if state is not OPEN:
         probe = made.admit(15)
     if state is CLOSED:
-        made.succeeded(probe)
+        made.succeeded(probe, 15)
     before = repr(vars(made))
-    made.failed(straggler, 20) if end == "failed" else getattr(made, end)(straggler)
+    finish(made, end, straggler, 20)
     assert repr(vars(made)) == before
 
 
@@ -271,16 +292,16 @@ def test_tripped_it_is_open_for_the_longest_cool_down_whatever_it_was(state: Bre
     now = 15.0 if state is HALF_OPEN else 5.0
     if state is HALF_OPEN:
         made.admit(now)
-    made.trip(now)
+    made.trip(told(now))
     assert (made.state, made.opened_at, made.probe_at) == (OPEN, now, now + COOLDOWN_MAX)
     assert refusal(lambda: made.admit(now + COOLDOWN_MAX - 1)).retry_after == 1
-    made.succeeded(made.admit(now + COOLDOWN_MAX))
+    made.succeeded(made.admit(now + COOLDOWN_MAX), now + COOLDOWN_MAX)
     assert made.state is CLOSED
 
 
 def test_after_a_trip_a_failed_probe_keeps_to_the_longest_cool_down() -> None:
     made = breaker()
-    made.trip(0)
+    made.trip(told(0))
     made.failed(made.admit(COOLDOWN_MAX), COOLDOWN_MAX)
     assert made.probe_at == 2 * COOLDOWN_MAX
 
@@ -290,10 +311,104 @@ def test_after_a_trip_a_failed_probe_keeps_to_the_longest_cool_down() -> None:
 def test_what_was_under_way_when_an_operator_turned_it_tells_nothing(end: str, turn: str) -> None:
     made = breaker()
     straggler = made.admit(0)
-    made.reset() if turn == "reset" else made.trip(0)
+    made.reset() if turn == "reset" else made.trip(told(0))
     before = repr(vars(made))
-    made.failed(straggler, 1) if end == "failed" else getattr(made, end)(straggler)
+    finish(made, end, straggler, 1)
     assert repr(vars(made)) == before
+
+
+def test_an_operator_never_shortens_what_is_open_already() -> None:
+    made = opened(at=0)
+    made.trip(told(1, seconds=5))
+    assert (made.probe_at, made.opened_at) == (COOLDOWN, 0)
+
+
+def test_what_another_replica_met_opens_it_until_the_same_time_without_a_failure_of_its_own() -> None:
+    made = breaker()
+    made.adopt(told(10, seconds=15), now=11)
+    assert (made.state, made.failures, made.opened_at, made.probe_at) == (OPEN, 0, 10, 25)
+    refusal(lambda: made.admit(24.9))
+    made.failed(made.admit(25), 25)
+    assert (made.state, made.probe_at) == (OPEN, 25 + 30)  # the cool-down doubles as the other's does
+
+
+def test_an_opening_that_is_over_changes_nothing() -> None:
+    made = breaker()
+    made.adopt(told(0, seconds=15), now=15)
+    assert made.state is CLOSED
+
+
+def test_the_later_of_two_openings_holds() -> None:
+    made = opened(at=10)
+    made.adopt(told(5, seconds=15), now=11)
+    assert (made.opened_at, made.probe_at) == (10, 25)
+    made.adopt(told(5, seconds=30), now=11)
+    assert (made.opened_at, made.probe_at) == (10, 35)
+
+
+def test_while_its_own_probe_looks_it_believes_nobody_else() -> None:
+    made = opened(at=0)
+    probe = made.admit(15)
+    made.adopt(told(15, seconds=30, since=0), now=16)
+    assert made.state is HALF_OPEN
+    made.succeeded(probe, 17)
+    assert made.state is CLOSED
+
+
+def test_half_open_without_a_probe_it_believes_the_one_of_another() -> None:
+    made = opened(at=0)
+    made.abandoned(made.admit(15))
+    made.adopt(told(15, seconds=30, since=0), now=16)
+    assert (made.state, made.probe_at) == (OPEN, 45)
+
+
+def test_one_replica_that_cannot_reach_the_upstream_does_not_keep_the_others_from_it() -> None:
+    """Each probe of it fails, and each time it says so; the others have seen that all is well."""
+    made, at, cooldown = breaker(), 0.0, COOLDOWN
+    made.adopt(told(at, seconds=cooldown), now=at)
+    at += cooldown
+    made.succeeded(made.admit(at), at)
+    for _ in range(4):
+        cooldown *= 2
+        made.adopt(told(at, seconds=cooldown, since=0), now=at)
+        assert made.state is CLOSED
+        at += cooldown
+    made.adopt(told(at), now=at)  # it was closed, and has opened anew
+    assert made.state is OPEN
+
+
+def test_what_it_came_to_by_itself_is_there_to_be_told_until_it_is_told_otherwise() -> None:
+    made = opened(at=0)
+    assert made.judgement == Judgement(0, Opening(0, 0, COOLDOWN, COOLDOWN))
+    made.failed(made.admit(15), 15)
+    assert made.judgement == Judgement(15, Opening(0, 15, 45, 30))
+    made.succeeded(made.admit(45), 46)
+    assert made.judgement == Judgement(46)
+    made.adopt(told(50), now=50)
+    assert made.judgement is None
+    for turn in (made.reset, lambda: made.trip(told(1000))):
+        made.reset()
+        for _ in range(THRESHOLD):
+            made.failed(made.admit(60), 60)
+        assert made.judgement is not None
+        turn()
+        assert made.judgement is None
+
+
+def test_each_change_of_its_state_is_counted() -> None:
+    made = opened(at=0)
+    made.failed(made.admit(15), 15)
+    made.trip(told(16))
+    made.succeeded(made.admit(76), 76)
+    made.reset()
+    assert made.turned == {OPEN: 2, HALF_OPEN: 2, CLOSED: 1}
+
+
+def finish(made: Breaker, end: str, permit: int, now: float) -> None:
+    if end == "abandoned":
+        made.abandoned(permit)
+    else:
+        (made.succeeded if end == "succeeded" else made.failed)(permit, now)
 
 
 @dataclass(frozen=True)
@@ -319,13 +434,14 @@ class BreakerMachine(RuleBasedStateMachine):
         self.cooldown = COOLDOWN
         self.until = 0.0
         self.probes = 0
+        self.closed_at: float | None = None
 
     def turn(self, state: BreakerState) -> None:
         self.state, self.era, self.probes = state, self.era + 1, 0
 
     def open(self, cooldown: float) -> None:
         self.turn(OPEN)
-        self.cooldown, self.until = cooldown, self.now + cooldown
+        self.cooldown, self.until, self.closed_at = cooldown, self.now + cooldown, None
 
     @rule(seconds=st.sampled_from([0.5, 5.0, 15.0, 60.0]))
     def time_passes(self, seconds: float) -> None:
@@ -345,12 +461,13 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @rule(operation=consumes(running))
     def succeeds(self, operation: Running) -> None:
-        self.breaker.succeeded(operation.permit)
+        self.breaker.succeeded(operation.permit, self.now)
         if operation.era != self.era:
             return
         self.row = 0
         if self.state is HALF_OPEN:
             self.turn(CLOSED)
+            self.closed_at = self.now
 
     @rule(operation=consumes(running))
     def fails(self, operation: Running) -> None:
@@ -372,13 +489,30 @@ class BreakerMachine(RuleBasedStateMachine):
     @rule()
     def is_reset(self) -> None:
         self.breaker.reset()
-        self.row = 0
+        self.row, self.closed_at = 0, None
         self.turn(CLOSED)
 
     @rule()
     def is_tripped(self) -> None:
-        self.breaker.trip(self.now)
-        self.open(COOLDOWN_MAX)
+        self.breaker.trip(told(self.now))
+        if self.state is not OPEN or self.until < self.now + COOLDOWN_MAX:
+            self.open(COOLDOWN_MAX)
+
+    @rule(
+        ago=st.sampled_from([0.0, 5.0, 20.0, 100.0]),
+        began=st.sampled_from([0.0, 50.0]),
+        seconds=st.sampled_from([COOLDOWN, COOLDOWN_MAX]),
+    )
+    def hears_of_another(self, ago: float, began: float, seconds: float) -> None:
+        at = self.now - ago
+        self.breaker.adopt(told(at, seconds=seconds, since=at - began), self.now)
+        well = self.closed_at is not None and self.closed_at >= at - began
+        if self.probes or well or at + seconds <= self.now:
+            return
+        if self.state is not OPEN or at + seconds > self.until:
+            if self.state is not OPEN:
+                self.turn(OPEN)
+            self.cooldown, self.until, self.closed_at = seconds, at + seconds, None
 
     @invariant()
     def agrees_with_the_model(self) -> None:

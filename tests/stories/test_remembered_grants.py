@@ -1,0 +1,130 @@
+"""What replicas remember of grants: no caller sees an older token after a newer one, and no revoked one for long."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from app.db import Tx
+from app.grants import store
+from app.grants.grant import Grant, GrantKey
+from app.sandbox.server import Sandbox
+from tests.broker import Broker, bring
+
+
+async def test_a_fetch_of_what_is_remembered_costs_no_sql(broker: Broker, sandbox: Sandbox) -> None:
+    await broker.put("sandbox/ada", bring(sandbox.grant("ada"), expires_in=3600))
+    await broker.token("sandbox/ada")
+    reads = 'broker_cache_reads_total{cache="grants",outcome="miss"}'
+    before = [line for line in (await broker.http.get("/metrics")).text.splitlines() if reads in line]
+    for _ in range(20):
+        await broker.token("sandbox/ada")
+    after = [line for line in (await broker.http.get("/metrics")).text.splitlines() if reads in line]
+    assert before == after
+
+
+async def test_what_one_replica_changed_the_other_sees_at_once(
+    broker: Broker, twin: Broker, sandbox: Sandbox
+) -> None:
+    for number in range(10):
+        issued = sandbox.grant("ada")
+        await broker.put("sandbox/ada", bring(issued, expires_in=3600))
+        await asyncio.sleep(0.05)
+        assert (await twin.token("sandbox/ada"))["access_token"] == issued["access_token"], number
+    assert (await broker.http.delete("/grants/sandbox/ada")).status_code == 200
+    await asyncio.sleep(0.05)
+    assert (await twin.http.get("/tokens/sandbox/ada")).status_code == 404
+
+
+async def test_a_caller_who_was_told_a_newer_generation_is_not_told_the_older_again(
+    broker: Broker, twin: Broker, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where the announcement comes late: whoever waited has read the newer one."""
+
+    async def never(*_: object) -> None: ...
+
+    await broker.put("sandbox/ada", bring(sandbox.grant("ada"), expires_in=3600))
+    assert (await twin.token("sandbox/ada"))["generation"] == 1
+    monkeypatch.setattr(broker.services.db, "notify", never)
+    sandbox.control(settings={"delay": 0.4})
+    forced = asyncio.create_task(
+        broker.http.post("/tokens/sandbox/ada/refresh", json={"generation": 1}, timeout=30)
+    )
+    async with asyncio.timeout(10):
+        while sandbox.report()["refreshes"] == 0:
+            await asyncio.sleep(0.01)
+    waited = await twin.http.post("/tokens/sandbox/ada/refresh", json={"generation": 1}, timeout=30)
+    assert (waited.json()["generation"], (await forced).json()["generation"]) == (2, 2)
+    assert (await twin.token("sandbox/ada"))["generation"] == 2
+
+
+async def test_a_change_announced_during_the_first_read_of_a_grant_is_not_missed(
+    broker: Broker, twin: Broker, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await broker.put("sandbox/ada", bring(sandbox.grant("ada"), expires_in=3600))
+    true_find, read, go_on = store.find, asyncio.Event(), asyncio.Event()
+
+    async def slow_find(tx: Tx, key: GrantKey, *, lock: bool = False) -> Grant | None:
+        grant = await true_find(tx, key, lock=lock)
+        if not lock and not read.is_set():
+            read.set()
+            await go_on.wait()
+        return grant
+
+    monkeypatch.setattr(store, "find", slow_find)
+    first = asyncio.create_task(twin.token("sandbox/ada"))
+    await read.wait()
+    await broker.put("sandbox/ada", bring(sandbox.grant("ada"), expires_in=3600))
+    await asyncio.sleep(0.1)
+    go_on.set()
+    assert (await first)["generation"] == 1  # it was so when it asked
+    assert (await twin.token("sandbox/ada"))["generation"] == 2
+
+
+async def test_a_revoked_token_is_gone_within_two_seconds_though_nothing_is_heard(
+    broker: Broker, twin: Broker, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection that listens hangs: its answers no longer come, and neither do announcements."""
+    await broker.put("sandbox/ada", bring(sandbox.grant("ada"), expires_in=3600))
+    listener: Any = twin.services.refresher._known._listener
+    monkeypatch.setattr(listener, "_wake", lambda *_: None)
+    monkeypatch.setattr(type(listener), "is_listening", False)
+    assert (await twin.token("sandbox/ada"))["generation"] == 1
+    for mailboxes in listener._mailboxes.values():
+        for mailbox in mailboxes:
+            monkeypatch.setattr(mailbox, "put", lambda _: None)
+    assert (await broker.http.delete("/grants/sandbox/ada")).status_code == 200
+    deleted = time.monotonic()
+    while (await twin.http.get("/tokens/sandbox/ada")).status_code == 200:
+        assert time.monotonic() - deleted < 2
+        await asyncio.sleep(0.05)
+
+
+async def test_a_listener_that_hangs_is_noticed_within_a_second(broker: Broker) -> None:
+    listener: Any = broker.services.refresher._known._listener
+    async with asyncio.timeout(5):
+        while not listener.is_listening:
+            await asyncio.sleep(0.01)
+    listener._heard_at -= 1.0  # as if its heartbeat had not come for so long
+    assert not listener.is_listening
+    async with asyncio.timeout(5):
+        while not listener.is_listening:
+            await asyncio.sleep(0.01)
+
+
+async def test_the_token_of_a_dead_grant_is_marked_until_it_ends(broker: Broker, sandbox: Sandbox) -> None:
+    await broker.put("sandbox/ada", bring(sandbox.grant("ada"), expires_in=3600))
+    sandbox.revoke("ada")
+    await broker.http.post("/tokens/sandbox/ada/refresh", json={})
+    assert (await broker.token("sandbox/ada"))["degraded"] == "refresh_failed"
+    body = {"items": [{"provider": "sandbox", "user_id": "ada"}]}
+    [item] = (await broker.http.post("/tokens/batch", json=body)).json()["items"]
+    assert item["token"]["degraded"] == "refresh_failed"
+    renewed = await broker.http.post("/oauth/sandbox/refresh-tokens", json={"user_id": "ada"})
+    [outcome] = renewed.json()["items"]
+    assert (outcome["outcome"], outcome["problem"]["code"]) == ("reconnect_required", "reconnect_required")
+    assert outcome["problem"]["action"]["kind"] == "reconnect"
+    assert renewed.json()["failed"] == 1
