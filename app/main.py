@@ -122,6 +122,8 @@ async def running(
         stack.push_async_callback(listener.stop)
         for watch in (services.registrar.watch(), services.sharing.watch()):
             stack.push_async_callback(_cancelled, asyncio.create_task(watch))
+        await services.safekeeping.open()
+        stack.push_async_callback(services.safekeeping.close)
         services.timetable.start()
         stack.push_async_callback(_drain, services)
         log.info("started", version=__version__, replica=services.replica)

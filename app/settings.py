@@ -70,6 +70,7 @@ class Settings(BaseSettings):
     listen_database_url: str | None = Field(default=None, repr=False)
     migrate: bool = True
     data_dir: Path = Path("var")
+    journal_dir: Path | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=1, le=65535)
     public_url: str | None = None
@@ -180,6 +181,10 @@ class Settings(BaseSettings):
     @property
     def base_url(self) -> str:
         return (self.public_url or f"http://127.0.0.1:{self.port}").rstrip("/")
+
+    @property
+    def journal_folder(self) -> Path:
+        return self.journal_dir or self.data_dir / "journal"
 
     @property
     def margin(self) -> timedelta:

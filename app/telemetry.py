@@ -57,6 +57,10 @@ SOONEST_EXPIRY = Gauge(
 )
 POOL_IN_USE = Gauge("broker_database_connections_in_use", "Of this replica's pool; read when scraped.")
 POOL_SIZE = Gauge("broker_database_connections_max", "What the pool may open.")
+JOURNAL_OUTSTANDING = Gauge(
+    "broker_journal_outstanding", "Answers on disk that PostgreSQL does not have yet; read when scraped."
+)
+JOURNAL_WRITABLE = Gauge("broker_journal_writable", "1, or 0: nothing is refreshed at rotating providers.")
 CACHE_READS = Counter(
     "broker_cache_reads",
     "Look-ups in what is remembered, by outcome: hit, miss or stale.",

@@ -28,6 +28,7 @@ from app.drain import Drain
 from app.errors import ConfigurationError, ValidationFailed
 from app.grants.answer import Answers
 from app.grants.counting import Counting
+from app.grants.journal import Journal
 from app.grants.known import KnownGrants
 from app.grants.ledger import Ledger
 from app.grants.protocol import Limits, RefreshProtocol
@@ -36,6 +37,7 @@ from app.grants.reading import GrantReader
 from app.grants.refresh import Refresher
 from app.grants.registry import GrantRegistry
 from app.grants.revoke import Revoker
+from app.grants.safekeeping import Safekeeping
 from app.grants.uses import Uses
 from app.grants.validate import Validator
 from app.grants.waiting import Waiting
@@ -72,8 +74,12 @@ def build(
     backoff = Backoff(read.retry_attempts, read.retry_base_seconds, read.retry_cap_seconds)
     revoker = Revoker(db, vault, endpoints, clients, drain, clock)
     uses = Uses(db, clock)
+    journal = Journal(
+        read.journal_folder, clock, replica=replica, within=timedelta(seconds=settings.JOURNAL_SECONDS)
+    )
+    safekeeping = Safekeeping(db, vault, clients, ledger, revoker, journal, drain, clock)
     protocol = RefreshProtocol(
-        db, vault, endpoints, clients, breakers, ledger, revoker, drain, clock,
+        db, vault, endpoints, clients, breakers, ledger, safekeeping, revoker, drain, clock,
         replica=replica, limits=limits, backoff=backoff,
     )  # fmt: skip
     waiting = Waiting(db, listener, clock)
@@ -104,6 +110,7 @@ def build(
         registry=registry,
         revoker=revoker,
         uses=uses,
+        safekeeping=safekeeping,
         reader=GrantReader(db),
         counting=Counting(db, clock),
         validator=Validator(db, vault, endpoints, clients, clock),
@@ -115,7 +122,9 @@ def build(
         sharing=sharing,
         switch=BreakerSwitch(breakers, clients, sharing, clock),
         audit=AuditReader(db),
-        timetable=Timetable(refresher, drain, clock, interval=interval, jobs=_jobs(db, revoker, uses, clock)),
+        timetable=Timetable(
+            refresher, drain, clock, interval=interval, jobs=_jobs(db, revoker, uses, safekeeping, clock)
+        ),
         drain=drain,
         db=db,
         vault=vault,
@@ -127,10 +136,13 @@ def build(
     )
 
 
-def _jobs(db: Database, revoker: Revoker, uses: Uses, clock: DatabaseClock) -> list[Job]:
+def _jobs(
+    db: Database, revoker: Revoker, uses: Uses, safekeeping: Safekeeping, clock: DatabaseClock
+) -> list[Job]:
     return [
         Job("set_clock", lambda: db.set_clock(clock), timedelta(minutes=1)),
         Job("revoke_due", revoker.revoke_due, timedelta(seconds=15)),
+        Job("replay_journal", safekeeping.replay, timedelta(seconds=5)),
         Job("flush_uses", uses.flush, timedelta(seconds=5)),
     ]
 

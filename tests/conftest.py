@@ -19,6 +19,7 @@ from app import embedded
 from app.db import Database
 from app.sandbox import server as sandbox_server
 from tests.broker import Broker, Replicas, settings_for, write_providers
+from tests.postgres import Postgres
 
 _SHARED = "TESTS_SHARED_DIR"
 # Nothing in a test has to survive a crash of the machine.
@@ -124,6 +125,17 @@ def replicas(database_url: str, providers_dir: Path, tmp_path: Path) -> Iterator
         yield started
     finally:
         started.stop()
+
+
+@pytest.fixture
+def postgres(shared_dir: Path, request: pytest.FixtureRequest) -> Iterator[Postgres]:
+    folder = shared_dir / f"postgres-{request.node.name}"
+    with embedded.running(folder) as url:
+        server = Postgres(url, folder)
+        try:
+            yield server
+        finally:
+            server.go_on()
 
 
 def _at(url: str, database: str) -> str:

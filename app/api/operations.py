@@ -21,7 +21,16 @@ from app.db import DatabaseUnavailable
 from app.errors import BrokerError, Unauthenticated
 from app.grants.grant import Health
 from app.resilience import BreakerState
-from app.telemetry import BREAKER_STATE, GRANTS, POOL_IN_USE, POOL_SIZE, SOONEST_EXPIRY, logger
+from app.telemetry import (
+    BREAKER_STATE,
+    GRANTS,
+    JOURNAL_OUTSTANDING,
+    JOURNAL_WRITABLE,
+    POOL_IN_USE,
+    POOL_SIZE,
+    SOONEST_EXPIRY,
+    logger,
+)
 
 log = logger(__name__)
 
@@ -115,6 +124,9 @@ async def _gauge(services: Services) -> None:
     for breaker in services.switch.listed():
         key = breaker.key
         BREAKER_STATE.labels(key.provider, key.kind, key.host).set(_STATE_VALUES[breaker.state])
+    kept = services.safekeeping.kept
+    JOURNAL_OUTSTANDING.set(kept.outstanding)
+    JOURNAL_WRITABLE.set(kept.error is None)
     in_use, size = services.db.pool_usage()
     POOL_IN_USE.set(in_use)
     POOL_SIZE.set(size)
@@ -134,6 +146,7 @@ async def _all_checks(services: Services) -> dict[str, Check]:
         "scheduler": _scheduler,
         "refresh": _refresh,
         "breakers": _breakers,
+        "journal": _journal,
     }
     results = await asyncio.gather(*(_within(check(services)) for check in checks.values()))
     return dict(zip(checks, results, strict=True))
@@ -210,6 +223,15 @@ async def _refresh(services: Services) -> Check:
     }
     if failing:
         return Check(status="degraded", detail=f"{failing} grants fail to refresh", facts=facts)
+    return Check(status="healthy", facts=facts)
+
+
+async def _journal(services: Services) -> Check:
+    kept = services.safekeeping.kept
+    facts = {"outstanding": kept.outstanding, "bytes": kept.bytes}
+    if kept.error is not None:
+        detail = f"cannot be written ({kept.error}); nothing is refreshed at providers that rotate"
+        return Check(status="degraded", detail=detail, facts=facts)
     return Check(status="healthy", facts=facts)
 
 

@@ -25,6 +25,7 @@ from app.grants.reading import GrantReader
 from app.grants.refresh import Refresher
 from app.grants.registry import GrantRegistry
 from app.grants.revoke import Revoker
+from app.grants.safekeeping import Safekeeping
 from app.grants.uses import Uses
 from app.grants.validate import Validator
 from app.jobs import Timetable
@@ -44,6 +45,7 @@ class Services:
     registry: GrantRegistry
     revoker: Revoker
     uses: Uses
+    safekeeping: Safekeeping
     reader: GrantReader
     counting: Counting
     validator: Validator

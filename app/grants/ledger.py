@@ -37,6 +37,7 @@ class Run:
     tries: int = 0
     may_be_spent: bool = False  # a try's outcome is unknown
     sent_at: float = 0.0  # monotonic seconds of the last try
+    took: timedelta | None = None  # how long its answer took, where it is committed later than it came
 
 
 class Ledger:
@@ -74,6 +75,14 @@ class Ledger:
         except DatabaseUnavailable:
             self._report(run, Outcome.UNKNOWN, "database_unavailable")
             raise
+        if grant is not None:
+            self._report(run, Outcome.REFRESHED)
+            await self._known.changed(grant)
+        return grant
+
+    async def commit_late(self, run: Run, tokens: TokenSet) -> Grant | None:
+        """T2 for an answer out of the journal, once. Raises DatabaseUnavailable."""
+        grant = await self._commit_once(run, tokens)
         if grant is not None:
             self._report(run, Outcome.REFRESHED)
             await self._known.changed(grant)
@@ -203,7 +212,8 @@ class Ledger:
         )
 
     def _milliseconds(self, run: Run) -> int:
-        return round((self._clock.monotonic() - run.sent_at) * 1000)
+        took = self._clock.monotonic() - run.sent_at if run.took is None else run.took.total_seconds()
+        return round(took * 1000)
 
 
 def _seconds(value: int | None) -> timedelta | None:

@@ -2,6 +2,7 @@
 
     T1 claim    a lease on this generation: at most one holder
     send        within 5 s of the claim; tried again only where that cannot spend the refresh token twice
+    journal     the answer, before it is committed: a crash in between loses nothing
     T2 commit   the new token set by compare-and-swap on the lineage; repeated until PostgreSQL has it
 
 `Refresher` decides when to refresh and who waits; this module only how.
@@ -20,6 +21,7 @@ from app.grants import refresh_store
 from app.grants.grant import Claim, Grant, Term, Trigger
 from app.grants.ledger import Ledger, Run
 from app.grants.revoke import Revoker
+from app.grants.safekeeping import Safekeeping
 from app.grants.sealing import open_refresh_token
 from app.ids import uuid7
 from app.oauth.answers import TokenSet
@@ -56,6 +58,7 @@ class RefreshProtocol:
         clients: OAuthClients,
         breakers: Breakers,
         ledger: Ledger,
+        safekeeping: Safekeeping,
         revoker: Revoker,
         drain: Drain,
         clock: Clock,
@@ -70,6 +73,7 @@ class RefreshProtocol:
         self._clients = clients
         self._breakers = breakers
         self._ledger = ledger
+        self._safekeeping = safekeeping
         self._revoker = revoker
         self._drain = drain
         self._clock = clock
@@ -100,6 +104,7 @@ class RefreshProtocol:
         refresh_token = (
             open_refresh_token(self._vault, grant) or ""
         )  # before the claim: one that does not open is none
+        await self._safekeeping.require(client)
         claim = await self._claim(client, grant, trigger)
         if claim is None:
             return None
@@ -112,9 +117,11 @@ class RefreshProtocol:
             return None
         except _Superseded:
             return None
+        await self._safekeeping.keep(run, tokens)
         renewed = await self._ledger.commit(run, tokens)
         if renewed is None:
             await self._discard(run, tokens)
+        self._safekeeping.done(run)  # where PostgreSQL could not be asked it is not, and is tried again
         return renewed
 
     def _term(self, client: OAuthClient) -> Term:

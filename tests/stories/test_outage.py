@@ -4,62 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
-import pytest
 
-from app import embedded
 from app.sandbox.server import Sandbox
 from tests.broker import ADMIN_KEY, Replicas, bring
+from tests.postgres import Postgres
 
 HANGS_FOR = float(
     os.environ.get("TESTS_OUTAGE_SECONDS", "8")
 )  # the minute takes a minute: `make test` tries less
-
-
-class Postgres:
-    """A server of this test's own, which it may stop."""
-
-    def __init__(self, url: str, folder: Path) -> None:
-        self.url = url
-        self._folder = folder
-
-    def hang(self) -> None:
-        self._signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: int) -> None:
-        postmaster = int(next(self._folder.rglob("postmaster.pid")).read_text().split()[0])
-        for pid in (postmaster, *_children(postmaster)):
-            os.kill(pid, number)
-
-
-def _children(parent: int) -> Iterator[int]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[1]) == parent:
-                yield int(entry.name)
-
-
-@pytest.fixture
-def postgres(shared_dir: Path, request: pytest.FixtureRequest) -> Iterator[Postgres]:
-    folder = shared_dir / f"postgres-{request.node.name}"
-    with embedded.running(folder) as url:
-        server = Postgres(url, folder)
-        try:
-            yield server
-        finally:
-            server.go_on()
 
 
 async def until(holds: Callable[[], Awaitable[bool]], *, seconds: float) -> float:
