@@ -137,6 +137,10 @@ class Remembered(Generic[K, V]):
                 return await asyncio.shield(read)
         except TimeoutError:
             raise DatabaseUnavailable from None
+        except asyncio.CancelledError:
+            if read.cancelled():  # this replica is shutting down
+                raise DatabaseUnavailable from None
+            raise
 
     def _ended(self, read: asyncio.Task[V | None]) -> None:
         self._reads.discard(read)

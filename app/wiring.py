@@ -38,6 +38,7 @@ from app.grants.refresh import Refresher
 from app.grants.registry import GrantRegistry
 from app.grants.revoke import Revoker
 from app.grants.safekeeping import Safekeeping
+from app.grants.slots import Slots
 from app.grants.uses import Uses
 from app.grants.validate import Validator
 from app.grants.waiting import Waiting
@@ -79,7 +80,7 @@ def build(
     )
     safekeeping = Safekeeping(db, vault, clients, ledger, revoker, journal, drain, clock)
     protocol = RefreshProtocol(
-        db, vault, endpoints, clients, breakers, ledger, safekeeping, revoker, drain, clock,
+        db, vault, endpoints, clients, breakers, ledger, safekeeping, Slots(), revoker, drain, clock,
         replica=replica, limits=limits, backoff=backoff,
     )  # fmt: skip
     waiting = Waiting(db, listener, clock)

@@ -23,11 +23,12 @@ from app.grants.ledger import Ledger, Run
 from app.grants.revoke import Revoker
 from app.grants.safekeeping import Safekeeping
 from app.grants.sealing import open_refresh_token
+from app.grants.slots import Slots
 from app.ids import uuid7
 from app.oauth.answers import TokenSet
 from app.oauth.client import OAuthClient, OAuthClients
 from app.oauth.endpoints import TokenEndpoints
-from app.resilience import Backoff, Breakers
+from app.resilience import Backoff, BreakerKey, Breakers
 from app.telemetry import logger
 from app.vault.vault import Vault
 
@@ -59,6 +60,7 @@ class RefreshProtocol:
         breakers: Breakers,
         ledger: Ledger,
         safekeeping: Safekeeping,
+        slots: Slots,
         revoker: Revoker,
         drain: Drain,
         clock: Clock,
@@ -74,6 +76,7 @@ class RefreshProtocol:
         self._breakers = breakers
         self._ledger = ledger
         self._safekeeping = safekeeping
+        self._slots = slots
         self._revoker = revoker
         self._drain = drain
         self._clock = clock
@@ -101,14 +104,14 @@ class RefreshProtocol:
         breaker = client.token_breaker
         self._breakers.check(breaker)
         client = await self._endpoints.completed(client)  # before the claim: it may take its time
-        refresh_token = (
-            open_refresh_token(self._vault, grant) or ""
-        )  # before the claim: one that does not open is none
-        await self._safekeeping.require(client)
-        claim = await self._claim(client, grant, trigger)
-        if claim is None:
-            return None
-        run = Run(client, claim)
+        # before the claim: one that does not open is none
+        refresh_token = open_refresh_token(self._vault, grant) or ""
+        async with self._slots.of(client, urgent=trigger is not Trigger.SCHEDULER):
+            await self._safekeeping.require(client)
+            claim = await self._claim(client, grant, trigger)
+            return None if claim is None else await self._refresh(Run(client, claim), breaker, refresh_token)
+
+    async def _refresh(self, run: Run, breaker: BreakerKey, refresh_token: str) -> Grant | None:
         try:
             with self._breakers.operation(breaker):
                 tokens = await self._spend(run, refresh_token)

@@ -90,7 +90,9 @@ async def test_shutting_down_waits_for_the_refreshes_under_way(
     settings = settings_for(database_url, providers_dir, data_dir=tmp_path / "var")
     async with Broker.running(settings) as leaving:
         asking = asyncio.create_task(leaving.http.get("/tokens/sandbox/user-0"))
-        await asyncio.sleep(0.2)
+        async with asyncio.timeout(10):
+            while sandbox.report()["refreshes"] == 0:
+                await asyncio.sleep(0.01)
     assert (await asking).json()["generation"] == 2
     assert (await broker.token("sandbox/user-0"))["generation"] == 2
     assert sandbox.report()["refreshes"] == 1
