@@ -85,10 +85,10 @@ async def test_the_first_tick_comes_right_at_the_start(
 async def test_shutting_down_waits_for_the_refreshes_under_way(
     broker: Broker, sandbox: Sandbox, database_url: str, providers_dir: Path, tmp_path: Path
 ) -> None:
-    await _bring_many(broker, sandbox, 1)
-    sandbox.control(settings={"delay": 0.5})
     settings = settings_for(database_url, providers_dir, data_dir=tmp_path / "var")
     async with Broker.running(settings) as leaving:
+        await _bring_many(leaving, sandbox, 1)  # after its first tick, which would have refreshed it
+        sandbox.control(settings={"delay": 0.5})
         asking = asyncio.create_task(leaving.http.get("/tokens/sandbox/user-0"))
         async with asyncio.timeout(10):
             while sandbox.report()["refreshes"] == 0:
