@@ -7,16 +7,18 @@ A breaker's life:
        |                                                +---- the probe failed ----+   (cool-down doubles)
        +--------------------------------------------------- the probe succeeded ---+
 
-An operation counts once, whatever number of tries it took.
+An operation counts once, whatever number of tries it took. A breaker may also be told: by other replicas, which met what
+opens it (`adopt`), and by operators (`trip`, `reset`).
 """
 
 from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from app.errors import Category, ProviderUnavailable, Sent, UpstreamError
@@ -90,6 +92,25 @@ class BreakerKey:
         return f"{self.provider}:{self.kind}:{self.host}"
 
 
+@dataclass(frozen=True)
+class Opening:
+    """Nobody asks from `opened_at` until `probe_at`. `since` is when the first of a row of openings began, between which
+    every probe failed."""
+
+    since: float
+    opened_at: float
+    probe_at: float
+    cooldown_seconds: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a breaker came to by what it met itself; without an opening it closed."""
+
+    at: float
+    opening: Opening | None = None
+
+
 @dataclass
 class Breaker:
     """One upstream's breaker. All of its methods run on one event loop and never wait, so need no lock."""
@@ -100,16 +121,25 @@ class Breaker:
     cooldown_max_seconds: float
     state: BreakerState = BreakerState.CLOSED
     failures: int = 0
-    opened_at: float | None = None
-    probe_at: float = 0.0
-    _cooldown: float = field(default=0.0, repr=False)
+    opening: Opening | None = None  # None while it is closed
+    judgement: Judgement | None = None  # None also once it was told otherwise
+    turned: Counter[BreakerState] = field(default_factory=Counter)  # how often to each state
     _probing: bool = field(default=False, repr=False)
     _turns: int = field(default=0, repr=False)
 
+    @property
+    def opened_at(self) -> float | None:
+        return None if self.opening is None else self.opening.opened_at
+
+    @property
+    def probe_at(self) -> float | None:
+        """When an operation is let through again, or was; None while it is closed."""
+        return None if self.opening is None else self.opening.probe_at
+
     def check(self, now: float) -> None:
         """Raises ProviderUnavailable while no operation would be admitted; takes nothing."""
-        if self.state is BreakerState.OPEN and now < self.probe_at:
-            raise self._refusal(self.probe_at - now)
+        if now < self._open_until:
+            raise self._refusal(self._open_until - now)
         if self.state is BreakerState.HALF_OPEN and self._probing:
             raise self._refusal(1)
 
@@ -120,25 +150,31 @@ class Breaker:
         """
         self.check(now)
         if self.state is BreakerState.OPEN:
-            self._turn(BreakerState.HALF_OPEN)
+            self._turn(BreakerState.HALF_OPEN, self.opening)
         self._probing = self.state is BreakerState.HALF_OPEN
         return self._turns
 
-    def succeeded(self, permit: int) -> None:
+    def succeeded(self, permit: int, now: float) -> None:
         if permit != self._turns:
             return  # it began before the state last changed, and tells of the past
-        self.failures, self.opened_at = 0, None
+        self.failures = 0
         if self.state is not BreakerState.CLOSED:
-            self._turn(BreakerState.CLOSED)
+            self._turn(BreakerState.CLOSED, None)
+            self.judgement = Judgement(now)
 
     def failed(self, permit: int, now: float) -> None:
         if permit != self._turns:
             return
         self.failures += 1
-        if self.state is BreakerState.HALF_OPEN:
-            self._open(now, min(self._cooldown * 2, self.cooldown_max_seconds))
-        elif self.failures >= self.threshold:
-            self._open(now, self.cooldown_seconds)
+        if self.opening is None and self.failures < self.threshold:
+            return
+        since, cooldown = now, self.cooldown_seconds
+        if self.opening is not None:  # it was the probe
+            since = self.opening.since
+            cooldown = min(self.opening.cooldown_seconds * 2, self.cooldown_max_seconds)
+        opening = Opening(since, now, now + cooldown, cooldown)
+        self._turn(BreakerState.OPEN, opening)
+        self.judgement = Judgement(now, opening)
 
     def abandoned(self, permit: int) -> None:
         """The operation ended without telling anything of the upstream: the next one may probe."""
@@ -147,19 +183,46 @@ class Breaker:
 
     def reset(self) -> None:
         """Closed, by an operator's word; what is under way tells of the past."""
-        self.failures, self.opened_at = 0, None
-        self._turn(BreakerState.CLOSED)
+        self.failures, self.judgement = 0, None
+        self._turn(BreakerState.CLOSED, None)
 
-    def trip(self, now: float) -> None:
-        """Open for the longest cool-down, by an operator's word."""
-        self._open(now, self.cooldown_max_seconds)
+    def trip(self, opening: Opening) -> None:
+        """Open until then at least, by an operator's word; what is under way tells of the past. May be repeated."""
+        if opening.probe_at <= self._open_until:
+            return
+        self.judgement = None
+        self._turn(BreakerState.OPEN, opening)
 
-    def _open(self, now: float, cooldown: float) -> None:
-        self._turn(BreakerState.OPEN)
-        self._cooldown, self.opened_at, self.probe_at = cooldown, now, now + cooldown
+    def adopt(self, opening: Opening, now: float) -> None:
+        """Open until then at least, since another replica met what opens it. May be repeated.
 
-    def _turn(self, state: BreakerState) -> None:
-        self.state, self._probing = state, False
+        Not where our own probe looks how it is, nor where one has found it well since this row of openings began: a
+        replica that alone cannot reach the upstream does not keep all others from it.
+        """
+        if self._probing or opening.probe_at <= max(now, self._open_until):
+            return
+        if self.opening is not None and self.state is BreakerState.OPEN:
+            self.opening = replace(
+                self.opening, probe_at=opening.probe_at, cooldown_seconds=opening.cooldown_seconds
+            )
+        elif not self._closed_after(opening.since):
+            self.judgement = None
+            self._turn(BreakerState.OPEN, opening)
+
+    @property
+    def _open_until(self) -> float:
+        if self.opening is None or self.state is not BreakerState.OPEN:
+            return -math.inf
+        return self.opening.probe_at
+
+    def _closed_after(self, time: float) -> bool:
+        """Whether a probe of our own has closed it since, and nothing has happened to it after that."""
+        return self.judgement is not None and self.judgement.opening is None and self.judgement.at >= time
+
+    def _turn(self, state: BreakerState, opening: Opening | None) -> None:
+        if state is not self.state:
+            self.turned[state] += 1
+        self.state, self.opening, self._probing = state, opening, False
         self._turns += 1
 
     def _refusal(self, seconds: float) -> ProviderUnavailable:
@@ -229,10 +292,10 @@ class Breakers:
             elif error.sent is Sent.NOT_SENT:
                 breaker.abandoned(permit)
             else:
-                breaker.succeeded(permit)
+                breaker.succeeded(permit, self._now())
             raise
         except BaseException:
             breaker.abandoned(permit)
             raise
         else:
-            breaker.succeeded(permit)
+            breaker.succeeded(permit, self._now())

@@ -191,6 +191,27 @@ oauth_clients = Table(
     CheckConstraint("removed_at IS NULL OR sealed_client_secret IS NULL", name="removed_is_empty"),
 )
 
+breakers = Table(  # the last turn of each
+    "breakers",
+    metadata,
+    Column("name", Text, primary_key=True),  # `provider:kind:host`
+    Column("provider", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("turned_at", DateTime(timezone=True), nullable=False),
+    _time("since"),  # when the row of openings began that this one belongs to
+    _time("next_probe_at"),
+    Column("cooldown_seconds", DOUBLE_PRECISION),
+    Column("operator", Text),  # null: a replica came to it by what it met itself
+    Column("replica", Text, nullable=False),
+    CheckConstraint("state IN ('closed', 'open')", name="state"),
+    CheckConstraint(
+        "num_nonnulls(since, next_probe_at, cooldown_seconds) = CASE state WHEN 'open' THEN 3 ELSE 0 END",
+        name="open_is_whole",
+    ),
+)
+
 data_keys = Table(
     "data_keys",
     metadata,

@@ -46,10 +46,12 @@ class BreakerAnswer(BaseModel):
 
     name: str = Field(description="`provider:kind:host`.")
     provider: str
-    kind: str = Field(description="`token`: the token endpoint; `api`: the provider's API.")
+    kind: str = Field(
+        description="`token`: the token endpoint; `metadata`: what its issuer publishes; `api`: the provider's API."
+    )
     host: str
     state: BreakerState = Field(description="`half_open`: one request is let through, to see.")
-    failures: int = Field(description="Failed operations in a row.")
+    failures: int = Field(description="Failed operations in a row that this replica met itself.")
     opened_at: datetime | None = Field(description="Null while it is closed.")
     next_probe_at: datetime | None = Field(description="When a request is let through again.")
 
@@ -60,7 +62,7 @@ class BreakerList(BaseModel):
 
 @router.get("/breakers", summary="List circuit breakers", responses=responses())
 async def list_breakers(services: Use, _: Admin) -> BreakerList:
-    """As this replica sees its upstreams: each replica judges by what it meets itself."""
+    """As this replica sees its upstreams: it opens by what it meets or hears of, and closes by what it sees itself."""
     return BreakerList(items=[_describe(view) for view in services.switch.listed()])
 
 

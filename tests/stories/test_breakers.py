@@ -13,7 +13,7 @@ from urllib.parse import quote
 import asyncpg
 import pytest
 
-from app.resilience import BreakerState
+from app.resilience import BreakerState, Opening
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
 
@@ -176,49 +176,56 @@ async def crowd(broker: Broker, sandbox: Sandbox) -> Counter[str | None]:
     users = [f"user-{number}" for number in range(50)]
     for user in users:
         await broker.put(f"sandbox/{user}", bring(sandbox.grant(user)))
-    await turned(broker, name_of(sandbox), "open")
-    await asyncio.sleep(0.11)
+    now = broker.services.clock.monotonic()
+    breaker = broker.services.breakers.of(broker.services.clients.get("sandbox").token_breaker)
+    breaker.trip(Opening(now, now, now, cooldown_seconds=30))
     answers = await asyncio.gather(*(broker.http.get(f"/tokens/sandbox/{user}") for user in users))
     return Counter(answer.json().get("provider_code") for answer in answers)
 
 
 @pytest.fixture
-async def hasty(
+async def patient(
     database_url: str, providers_dir: Path, tmp_path: Path, sandbox: Sandbox
 ) -> AsyncIterator[Broker]:
-    """A broker whose breakers are open for a moment only, and that tries once."""
+    """A broker that tries once, and leaves alone for long."""
     settings = settings_for(
-        database_url, providers_dir, data_dir=tmp_path / "var", retry_attempts=1,
-        breaker_cooldown_seconds=0.1, breaker_cooldown_max_seconds=0.1,
-    )  # fmt: skip
+        database_url, providers_dir, data_dir=tmp_path / "var", retry_attempts=1, breaker_cooldown_seconds=300
+    )
     async with Broker.running(settings) as running:
         yield running
 
 
-async def test_after_its_time_a_request_sees_how_the_provider_is(hasty: Broker, sandbox: Sandbox) -> None:
-    await hasty.put("sandbox/ada", bring(sandbox.grant("ada")))
-    await turned(hasty, name_of(sandbox), "open")
-    await asyncio.sleep(0.11)
-    assert (await hasty.token("sandbox/ada"))["refreshed"]
-    assert (await listed(hasty))[name_of(sandbox)]["state"] == "closed"
+async def test_after_its_time_one_request_sees_how_the_provider_is(
+    database_url: str, providers_dir: Path, tmp_path: Path, sandbox: Sandbox
+) -> None:
+    settings = settings_for(
+        database_url, providers_dir, data_dir=tmp_path / "var",
+        breaker_cooldown_seconds=0.1, breaker_cooldown_max_seconds=0.1,
+    )  # fmt: skip
+    async with Broker.running(settings) as broker:
+        await broker.put("sandbox/ada", bring(sandbox.grant("ada")))
+        await turned(broker, name_of(sandbox), "open")
+        await asyncio.sleep(0.11)
+        assert (await broker.token("sandbox/ada"))["refreshed"]
+        assert (await listed(broker))[name_of(sandbox)]["state"] == "closed"
 
 
 async def test_of_fifty_at_once_one_request_sees_that_the_provider_is_well(
-    hasty: Broker, sandbox: Sandbox
+    patient: Broker, sandbox: Sandbox
 ) -> None:
-    sandbox.control(settings={"delay": 2.0})
-    assert await crowd(hasty, sandbox) == {None: 1, "breaker_open": 49}
+    sandbox.control(settings={"delay": 4.0})
+    assert await crowd(patient, sandbox) == {None: 1, "breaker_open": 49}
     assert sandbox.report()["hits"]["token"] == 1
-    assert state_at(hasty, sandbox) is BreakerState.CLOSED
+    assert state_at(patient, sandbox) is BreakerState.CLOSED
 
 
 async def test_of_fifty_at_once_one_request_sees_that_the_provider_is_down(
-    hasty: Broker, sandbox: Sandbox
+    patient: Broker, sandbox: Sandbox
 ) -> None:
-    sandbox.control(settings={"delay": 2.0}, faults=DOWN)
-    assert await crowd(hasty, sandbox) == {"http_503": 1, "breaker_open": 49}
+    sandbox.control(settings={"delay": 4.0}, faults=DOWN)
+    assert await crowd(patient, sandbox) == {"http_503": 1, "breaker_open": 49}
     assert sandbox.report()["hits"]["token"] == 1
-    assert state_at(hasty, sandbox) is BreakerState.OPEN
+    assert state_at(patient, sandbox) is BreakerState.OPEN
 
 
 async def test_a_scheduler_tick_leaves_an_opened_one_alone(broker: Broker, sandbox: Sandbox) -> None:
@@ -313,8 +320,8 @@ async def test_an_issuer_that_answers_does_not_speak_for_its_token_endpoint(
     sandbox.control(faults=DOWN)
     for asked_anew in (False, False, True):
         if asked_anew:  # a client without a secret may have to say who it is in another way
-            body = {"catalogue": "found", "client_id": "sandbox"}
-            assert (await finder.http.put("/clients/found", json=body)).status_code == 201
+            body = {"catalogue": "found", "client_id": "sandbox", "client_secret": None}
+            assert (await finder.http.put("/clients/found", json=body)).is_success
         problem = (await finder.http.get("/tokens/found/ada")).json()
         assert problem["provider_code"] == "http_503"
     assert sandbox.report()["hits"]["metadata"] == 2
