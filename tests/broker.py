@@ -173,7 +173,6 @@ class Replicas:
             "ENVIRONMENT": "development",
             "DATABASE_URL": self._database_url,
             "DATA_DIR": str(self._folder / "var"),
-            "PORT": str(port),
             "ENCRYPTION_KEYS": ENCRYPTION_KEYS,
             "ADMIN_KEY": ADMIN_KEY,
             "PROVIDERS_DIR": str(self._providers_dir),
@@ -183,6 +182,7 @@ class Replicas:
             **{f"CLIENTS__{name.upper()}__CLIENT_ID": "sandbox" for name in ROTATIONS},
             **{f"CLIENTS__{name.upper()}__CLIENT_SECRET": "sandbox-secret" for name in ROTATIONS},
             **{name.upper(): value for name, value in settings.items()},
+            "PORT": str(port),
         }
         log = self._folder / f"replica-{len(self._started)}.log"
         variables = {f"BROKER_{name}": value for name, value in values.items()}

@@ -101,14 +101,14 @@ class Brokers:
         """A consumer of one more replica."""
         entry = _ENTRY.format(url=self._op.url, authentication=registration.authentication, rotation=rotation)
         (self._providers_dir / "oidc.yaml").write_text(entry)
-        port = {"port": str(httpx.URL(self._public_url).port)} if self._first else {}
+        port = str(httpx.URL(self._public_url).port) if self._first else ""  # else one of its own
         self._first = False
         replica = self._replicas.start(
             clients__oidc__client_id=registration.client_id,
             clients__oidc__client_secret=registration.client_secret,
             public_url=self._public_url,
             return_to=f'["{RETURN_TO}"]',
-            **port,
+            port=port,
         )
         return self._consumers.enter_context(Consumer(replica))
 
