@@ -17,6 +17,7 @@ from app.api import docs, problems, router
 from app.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestTelemetry
 from app.api.openapi import DocumentedApp
 from app.api.services import Services
+from app.breaker import Breakers
 from app.clock import DatabaseClock
 from app.db import Database, DatabaseUnavailable, plain_url
 from app.errors import ConfigurationError
@@ -24,7 +25,6 @@ from app.listener import Listener
 from app.oauth.client import OAuthClients
 from app.oauth.endpoints import TokenEndpoints
 from app.oauth.load import load_catalogue
-from app.resilience import Breakers
 from app.settings import Settings
 from app.telemetry import BUILD, configure_logging, logger
 from app.vault.vault import Vault

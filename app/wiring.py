@@ -14,6 +14,7 @@ from datetime import timedelta
 from app import development, settings
 from app.api.services import Services
 from app.audit.reading import AuditReader
+from app.breaker import Breakers
 from app.breakers.sharing import BreakerSharing
 from app.breakers.switch import BreakerSwitch
 from app.clients.registrar import Registrar
@@ -47,7 +48,7 @@ from app.listener import Listener
 from app.oauth.client import OAuthClients, Registration, fitted
 from app.oauth.endpoints import TokenEndpoints
 from app.oauth.provider import Provider
-from app.resilience import Backoff, Breakers
+from app.resilience import Backoff
 from app.settings import Settings
 from app.vault.key_ring import parse_keys
 from app.vault.vault import Vault

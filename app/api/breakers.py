@@ -12,8 +12,8 @@ from app.api.access import Admin
 from app.api.deps import percent_decode
 from app.api.problems import responses
 from app.api.services import Use
+from app.breaker import BreakerState
 from app.breakers.switch import BreakerView, Turn
-from app.resilience import BreakerState
 
 router = APIRouter(tags=["Operations"])
 

@@ -17,10 +17,10 @@ from pydantic import BaseModel, Field
 
 from app import __version__
 from app.api.services import Services, Use
+from app.breaker import BreakerState
 from app.db import DatabaseUnavailable
 from app.errors import BrokerError, Unauthenticated
 from app.grants.grant import Health
-from app.resilience import BreakerState
 from app.telemetry import (
     BREAKER_STATE,
     GRANTS,

@@ -9,6 +9,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from app.audit.reading import AuditReader
+from app.breaker import Breakers
 from app.breakers.sharing import BreakerSharing
 from app.breakers.switch import BreakerSwitch
 from app.clients.registrar import Registrar
@@ -30,7 +31,6 @@ from app.grants.uses import Uses
 from app.grants.validate import Validator
 from app.jobs import Timetable
 from app.oauth.client import OAuthClients
-from app.resilience import Breakers
 from app.vault.vault import Vault
 
 

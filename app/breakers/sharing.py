@@ -16,12 +16,12 @@ from datetime import datetime, timedelta
 
 from app.audit import store as audit
 from app.audit.event import AuditEvent
+from app.breaker import Breaker, BreakerKey, Breakers, BreakerState, Judgement, Opening
 from app.breakers import store
 from app.breakers.store import OpenUntil, Turned
 from app.clock import Clock
 from app.db import Database, DatabaseUnavailable
 from app.listener import BREAKER_TURNED, Listener
-from app.resilience import Breaker, BreakerKey, Breakers, BreakerState, Judgement, Opening
 from app.telemetry import BREAKER_TURNS, logger
 
 log = logger(__name__)

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import and_, case, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from app.breaker import BreakerKey
 from app.db import Tx
-from app.resilience import BreakerKey
 from app.tables import breakers
 
 

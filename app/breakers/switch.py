@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from app.breaker import Breaker, BreakerKey, Breakers, BreakerState
 from app.breakers.sharing import BreakerSharing, at
 from app.clock import Clock
 from app.errors import NotFound
 from app.oauth.client import OAuthClients
-from app.resilience import Breaker, BreakerKey, Breakers, BreakerState
 
 
 class Turn(StrEnum):

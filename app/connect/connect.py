@@ -13,6 +13,7 @@ from datetime import timedelta
 from urllib.parse import urlencode, urlsplit, urlunsplit
 from uuid import UUID
 
+from app.breaker import Breakers
 from app.clock import Clock
 from app.connect import store
 from app.connect.refusals import is_from, refusal
@@ -35,7 +36,6 @@ from app.ids import uuid7
 from app.oauth.client import OAuthClient, OAuthClients
 from app.oauth.endpoints import TokenEndpoints
 from app.oauth.messages import authorization_url, new_verifier
-from app.resilience import Breakers
 from app.telemetry import logger, security_event
 from app.vault.seal import Place
 from app.vault.vault import Vault

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from app.breaker import BreakerKey, Breakers
 from app.clock import Clock
 from app.db import Database
 from app.drain import Drain
@@ -28,7 +29,7 @@ from app.ids import uuid7
 from app.oauth.answers import TokenSet
 from app.oauth.client import OAuthClient, OAuthClients
 from app.oauth.endpoints import TokenEndpoints
-from app.resilience import Backoff, BreakerKey, Breakers
+from app.resilience import Backoff
 from app.telemetry import logger
 from app.vault.vault import Vault
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import urlsplit
 
+from app.breaker import BreakerKey
 from app.errors import ProviderRejectedClient, Sent, UnknownProvider, ValidationFailed
 from app.oauth.provider import Provider
-from app.resilience import BreakerKey
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from cachetools import TTLCache
 
+from app.breaker import Breakers
 from app.errors import ProviderUnavailable, Sent, UpstreamError
 from app.oauth.answers import (
     TokenSet,
@@ -31,7 +32,6 @@ from app.oauth.messages import (
     userinfo_request,
 )
 from app.oauth.metadata import metadata_request, metadata_urls, published
-from app.resilience import Breakers
 
 _PUBLISHED_SECONDS = 3600
 

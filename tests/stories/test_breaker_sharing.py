@@ -15,12 +15,12 @@ import asyncpg
 import httpx
 import pytest
 
+from app.breaker import Breaker, BreakerKey, BreakerState
 from app.breakers import sharing as sharing_module
 from app.breakers import store
 from app.breakers.store import OpenUntil, Turned
 from app.db import Database, plain_url
 from app.errors import ProviderUnavailable, Sent
-from app.resilience import Breaker, BreakerKey, BreakerState
 from app.sandbox.server import Sandbox
 from tests.broker import ADMIN_KEY, Broker, Replica, Replicas, bring, settings_for
 from tests.stories.test_breakers import DOWN, failed, listed, name_of, turned

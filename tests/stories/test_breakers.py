@@ -13,7 +13,7 @@ from urllib.parse import quote
 import asyncpg
 import pytest
 
-from app.resilience import BreakerState, Opening
+from app.breaker import BreakerState, Opening
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
 

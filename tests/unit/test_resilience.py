@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
+from app.breaker import Breaker, BreakerKey, Breakers, BreakerState, Judgement, Opening
 from app.errors import (
     Category,
     Conflict,
@@ -22,17 +23,7 @@ from app.errors import (
     Sent,
     UpstreamError,
 )
-from app.resilience import (
-    Backoff,
-    Breaker,
-    BreakerKey,
-    Breakers,
-    BreakerState,
-    Judgement,
-    Opening,
-    Rate,
-    TokenBucket,
-)
+from app.resilience import Backoff, Rate, TokenBucket
 
 KEY = BreakerKey("acme", "token", "login.acme.example")
 OTHER = BreakerKey("acme", "api", "api.acme.example")
