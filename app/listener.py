@@ -78,6 +78,7 @@ class Listener:
         self._waiting: dict[tuple[str, str], set[asyncio.Event]] = {}
         self._mailboxes: dict[str, list[Mailbox]] = {}
         self._heard_at: float | None = None
+        self._steady_since = 0.0
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -86,6 +87,11 @@ class Listener:
         if self._heard_at is None:
             return False
         return self._clock.monotonic() - self._heard_at < _HEARD_SECONDS
+
+    @property
+    def steady_seconds(self) -> float:
+        """For how long PostgreSQL has been answering without a pause; 0 while it does not."""
+        return self._clock.monotonic() - self._steady_since if self.is_listening else 0.0
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="listener")
@@ -140,7 +146,7 @@ class Listener:
             lost = asyncio.Event()
             connection.add_termination_listener(lambda _: lost.set())
             while not lost.is_set():
-                self._heard_at = self._clock.monotonic()
+                self._heard()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_HEARTBEAT_SECONDS):
                         await lost.wait()
@@ -148,6 +154,12 @@ class Listener:
         finally:
             self._heard_at = None
             connection.terminate()
+
+    def _heard(self) -> None:
+        now = self._clock.monotonic()
+        if self._heard_at is None or now - self._heard_at > _HEARD_SECONDS:
+            self._steady_since = now
+        self._heard_at = now
 
     def _wake_all(self) -> None:
         for events in self._waiting.values():

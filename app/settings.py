@@ -29,6 +29,7 @@ from app.errors import ConfigurationError
 from app.oauth.door import LAST_LOOK_SECONDS
 
 PREFIX = "BROKER_"
+QUIET_LEASES = 0.6  # 15 s: how long PostgreSQL has to be back before a claim is taken over there
 HOLD_LEASES = 1.2  # 30 s: how long nobody takes over at a strict provider, at least
 SEND_WINDOW_SECONDS = 5.0  # a refresh is sent within this of its claim
 JOURNAL_SECONDS = 1.0

@@ -79,7 +79,10 @@ def build(
     journal = Journal(
         read.journal_folder, clock, replica=replica, within=timedelta(seconds=settings.JOURNAL_SECONDS)
     )
-    safekeeping = Safekeeping(db, vault, clients, ledger, revoker, journal, drain, clock)
+    safekeeping = Safekeeping(
+        db, vault, clients, ledger, revoker, journal, listener, drain, clock,
+        quiet=read.lease_ttl * settings.QUIET_LEASES,
+    )  # fmt: skip
     protocol = RefreshProtocol(
         db, vault, endpoints, clients, breakers, ledger, safekeeping, Slots(), revoker, drain, clock,
         replica=replica, limits=limits, backoff=backoff,

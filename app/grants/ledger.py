@@ -97,7 +97,7 @@ class Ledger:
             grant = await refresh_store.commit_refresh(
                 tx,
                 claim,
-                elapsed=timedelta(seconds=self._clock.monotonic() - run.sent_at),
+                sent_at=self._clock.now() - timedelta(seconds=self._clock.monotonic() - run.sent_at),
                 expires_in=lifetime,
                 margin=None if lifetime is None else self._margin_of(run.client, lifetime),
                 values=columns,

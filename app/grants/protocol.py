@@ -109,6 +109,8 @@ class RefreshProtocol:
         refresh_token = open_refresh_token(self._vault, grant) or ""
         async with self._slots.of(client, urgent=trigger is not Trigger.SCHEDULER):
             await self._safekeeping.require(client)
+            if await self._safekeeping.settle_own(grant.id):
+                return None
             claim = await self._claim(client, grant, trigger)
             return None if claim is None else await self._refresh(Run(client, claim), breaker, refresh_token)
 
@@ -143,6 +145,7 @@ class RefreshProtocol:
                 replica=self._replica,
                 term=self._term(client),
                 claimed_at=claimed_at,
+                may_take_over=self._safekeeping.may_take_over(client, grant),
             )
 
     async def _spend(self, run: Run, refresh_token: str) -> TokenSet:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, literal, or_, select, update
 
 from app.db import Tx
 from app.grants.grant import Claim, Grant, Status, Term, Trigger
@@ -31,12 +31,16 @@ async def claim(
     replica: str,
     term: Term,
     claimed_at: float,
+    may_take_over: bool,
 ) -> Claim | None:
-    """T1: the right to refresh this generation, or None where somebody else has it or the generation has passed."""
+    """T1: the right to refresh this generation, or None where somebody else has it or the generation has passed.
+
+    `may_take_over`: also that of a claim whose outcome is unknown, once its time is over.
+    """
     return await _claim(
         tx,
         grant,
-        or_(grants.c.attempt_id.is_(None), grants.c.takeover_at < clock()),
+        or_(grants.c.attempt_id.is_(None), and_(literal(may_take_over), grants.c.takeover_at < clock())),
         {"attempt_id": attempt_id, "owner": replica, **_until(term)},
         trigger=trigger,
         claimed_at=claimed_at,
@@ -108,19 +112,19 @@ async def commit_refresh(
     tx: Tx,
     held: Claim,
     *,
-    elapsed: timedelta,
+    sent_at: datetime,
     expires_in: timedelta | None,
     margin: timedelta | None,
     values: Mapping[str, Any],
 ) -> Grant | None:
     """T2: the new token set, or None where a newer lineage, a revocation or another refresh came in between.
 
-    `elapsed` since the request was sent is taken off `expires_in`; both run on PostgreSQL's clock. `values` are the
-    columns sealed for the next generation.
+    The token's life is counted from `sent_at`, by PostgreSQL's time, however long this statement has to wait. `values`
+    are the columns sealed for the next generation.
     """
     grant = held.grant
-    expires_at = None if expires_in is None else clock() - elapsed + expires_in
-    left = None if expires_in is None else max(0.0, (expires_in - elapsed).total_seconds())
+    expires_at = None if expires_in is None else sent_at + expires_in
+    left = None if expires_at is None else func.greatest(0.0, func.extract("epoch", expires_at - clock()))
     query = (
         update(grants)
         .where(

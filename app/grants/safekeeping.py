@@ -19,10 +19,12 @@ from app.db import Database
 from app.drain import Drain
 from app.errors import UnknownProvider
 from app.grants import store
+from app.grants.grant import Grant
 from app.grants.journal import Journal, JournalUnavailable
 from app.grants.journal_record import Entry
 from app.grants.ledger import Ledger, Run
 from app.grants.revoke import Revoker
+from app.listener import Listener
 from app.oauth.answers import TokenSet
 from app.oauth.client import OAuthClient, OAuthClients
 from app.telemetry import logger
@@ -31,6 +33,7 @@ from app.vault.vault import Vault
 
 log = logger(__name__)
 
+_AT_MOST_QUIET = timedelta(minutes=1)
 _BEYOND_COMMIT_SECONDS = 10.0  # T2 tries for 8 s: what is older is nobody's any more
 
 
@@ -54,15 +57,22 @@ class Safekeeping:
         ledger: Ledger,
         revoker: Revoker,
         journal: Journal,
+        listener: Listener,
         drain: Drain,
         clock: Clock,
+        *,
+        quiet: timedelta,
     ) -> None:
+        """`quiet`: how long PostgreSQL has to have answered before a claim at a strict provider is taken over."""
         self._db = db
         self._vault = vault
         self._clients = clients
         self._ledger = ledger
         self._revoker = revoker
         self._journal = journal
+        self._listener = listener
+        self._quiet = quiet
+        self._pending: dict[UUID, Entry] = {}  # by grant: answers of this replica that are not committed yet
         self._drain = drain
         self._clock = clock
 
@@ -85,6 +95,27 @@ class Safekeeping:
         if client.provider.rotates:
             await self._journal.check()
 
+    async def settle_own(self, grant_id: UUID) -> bool:
+        """Whether an answer for the grant was waiting here, and is settled now: what is stored has to be read again.
+
+        Raises DatabaseUnavailable.
+        """
+        entry = self._pending.get(grant_id)
+        if entry is None or not await self._settle(entry):
+            return False
+        self._forget(entry.grant_id, entry.attempt_id)
+        return True
+
+    def may_take_over(self, client: OAuthClient, grant: Grant) -> bool:
+        """Whether a claim of somebody else, whose outcome is unknown, may be taken over once its time is over.
+
+        Where reuse revokes the family, not while PostgreSQL has only just come back: whoever holds the answer in a journal
+        has had no chance yet. For a minute, that is, so that a listener that never hears stops nobody for ever.
+        """
+        if not client.provider.is_strict or self._listener.steady_seconds >= self._quiet.total_seconds():
+            return True
+        return grant.takeover_at is not None and self._clock.now() > grant.takeover_at + _AT_MOST_QUIET
+
     async def keep(self, run: Run, tokens: TokenSet) -> None:
         """On disk, before T2. Where that fails T2 still has its chance."""
         if tokens.refresh_token is None:
@@ -104,6 +135,7 @@ class Safekeeping:
             received_at=self._clock.now(),
             took=took,
         )
+        self._pending[entry.grant_id] = entry
         try:
             await self._journal.append(entry)
         except JournalUnavailable:
@@ -111,7 +143,13 @@ class Safekeeping:
 
     def done(self, run: Run) -> None:
         """PostgreSQL has them, or nobody wants them any more."""
-        self._journal.done(run.claim.attempt_id)
+        self._forget(run.claim.grant.id, run.claim.attempt_id)
+
+    def _forget(self, grant_id: UUID, attempt_id: UUID) -> None:
+        self._journal.done(attempt_id)
+        pending = self._pending.get(grant_id)
+        if pending is not None and pending.attempt_id == attempt_id:
+            del self._pending[grant_id]
 
     async def replay(self) -> None:
         """Commits what is left. Raises DatabaseUnavailable; what was not settled then is tried again."""
@@ -119,7 +157,7 @@ class Safekeeping:
             return
         for entry in self._journal.unsettled(_BEYOND_COMMIT_SECONDS):
             if await self._settle(entry):
-                self._journal.done(entry.attempt_id)
+                self._forget(entry.grant_id, entry.attempt_id)
         async with aclosing(self._journal.orphans()) as orphans:
             async for orphan in orphans:
                 if await self._settle_all(orphan.entries):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
-from app.db import DatabaseUnavailable
+from app.db import DatabaseUnavailable, plain_url
 from app.grants import refresh_store, safekeeping
+from app.grants.selection import Selection
 from app.sandbox.server import Sandbox
 from tests.broker import ADMIN_KEY, Broker, Replicas, bring, settings_for
 from tests.postgres import Postgres
@@ -198,3 +201,76 @@ async def test_a_replica_killed_with_an_answer_in_its_hands_loses_nothing(
     finally:
         postgres.go_on()
         replicas.stop()
+
+
+async def test_who_holds_an_answer_commits_it_before_asking_again(
+    broker: Broker, sandbox: Sandbox, outage: Outage, database_url: str
+) -> None:
+    """The hold is over, and the first caller comes before the timetable."""
+    await lost_answer(broker, sandbox, outage)
+    await _end_the_hold(database_url)
+    token = await broker.token("sandbox/ada")
+    assert token["generation"] == 2
+    assert broker.services.safekeeping.kept.outstanding == 0
+    assert (sandbox.report()["refreshes"], sandbox.report()["reuse_detected"]) == (1, 0)
+
+
+async def test_nobody_takes_over_at_a_strict_provider_while_postgresql_has_only_just_come_back(
+    broker: Broker, twin: Broker, sandbox: Sandbox, outage: Outage, database_url: str
+) -> None:
+    """The other replica does not know that the answer is in a journal: it waits for whoever has it."""
+    await lost_answer(broker, sandbox, outage)
+    await _end_the_hold(database_url)
+    listener: Any = twin.services.safekeeping._listener
+    listener._steady_since = twin.services.clock.monotonic()
+    asking = asyncio.create_task(twin.http.get("/tokens/sandbox/ada"))
+    await asyncio.sleep(1)
+    await broker.services.safekeeping.replay()
+    answer = await asking
+    assert (answer.status_code, answer.json()["generation"]) == (200, 2)
+    assert (sandbox.report()["refreshes"], sandbox.report()["reuse_detected"]) == (1, 0)
+
+
+async def test_a_takeover_is_not_put_off_for_ever(
+    broker: Broker, sandbox: Sandbox, outage: Outage, database_url: str
+) -> None:
+    await lost_answer(broker, sandbox, outage)
+    grant = (await broker.services.reader.listed(Selection(), after=None, limit=1))[0]
+    keeping, client = broker.services.safekeeping, broker.services.clients.get("sandbox")
+    listener: Any = keeping._listener
+    listener._steady_since = broker.services.clock.monotonic()
+    now = broker.services.clock.now()
+    assert not keeping.may_take_over(client, replace(grant, takeover_at=now - timedelta(seconds=59)))
+    assert keeping.may_take_over(client, replace(grant, takeover_at=now - timedelta(seconds=61)))
+    assert keeping.may_take_over(broker.services.clients.get("graced"), grant)
+
+
+async def test_a_commit_that_has_to_wait_does_not_lengthen_a_tokens_life(
+    broker: Broker, sandbox: Sandbox, database_url: str
+) -> None:
+    await broker.put("sandbox/ada", bring(sandbox.grant("ada")))
+    connection = await asyncpg.connect(plain_url(database_url))
+    try:
+        lock = connection.transaction()
+        sandbox.control(settings={"delay": 0.3})
+        asking = asyncio.create_task(broker.token("sandbox/ada"))
+        async with asyncio.timeout(10):
+            while sandbox.report()["refreshes"] == 0:
+                await asyncio.sleep(0.01)
+        issued = broker.services.clock.now()
+        await lock.start()
+        await connection.execute("LOCK TABLE grants IN SHARE ROW EXCLUSIVE MODE")
+        await asyncio.sleep(3)
+        await lock.rollback()
+        expires_at = datetime.fromisoformat((await asking)["expires_at"])
+    finally:
+        await connection.close()
+    assert expires_at - issued <= timedelta(seconds=300.5)
+
+
+async def _end_the_hold(database_url: str) -> None:
+    connection = await asyncpg.connect(plain_url(database_url))
+    try:
+        await connection.execute("UPDATE grants SET takeover_at = now(), lease_until = now()")
+    finally:
+        await connection.close()
