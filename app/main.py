@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import timedelta
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -20,6 +21,7 @@ from app.api.services import Services
 from app.breaker import Breakers
 from app.clock import DatabaseClock
 from app.db import Database, DatabaseUnavailable, plain_url
+from app.drain import Drain
 from app.errors import ConfigurationError
 from app.listener import Listener
 from app.oauth.client import OAuthClients
@@ -28,7 +30,7 @@ from app.oauth.load import load_catalogue
 from app.settings import Settings
 from app.telemetry import BUILD, configure_logging, logger
 from app.vault.vault import Vault
-from app.wiring import admin_key, build, key_encryption_keys, oauth_clients
+from app.wiring import Ground, admin_key, build, key_encryption_keys, new_replica, oauth_clients
 
 __all__ = ["Settings", "admin_key", "create_app", "read_settings"]  # what the command line uses
 
@@ -110,7 +112,11 @@ async def running(
         )
         endpoints = TokenEndpoints(timeout_seconds=read.upstream_timeout_seconds, breakers=breakers)
         stack.push_async_callback(endpoints.close)
-        services = build(read, db, vault, listener, endpoints, breakers, clients, clock)
+        drain = Drain(clock, within=timedelta(seconds=read.drain_seconds))
+        ground = Ground(
+            read, db, vault, listener, endpoints, breakers, clients, clock, drain, replica=new_replica()
+        )
+        services = build(ground)
         await services.registrar.load()
         await services.sharing.load()
         stack.push_async_callback(services.authenticator.close)

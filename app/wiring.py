@@ -1,6 +1,6 @@
 """What the service is made of: values out of the settings, and everything wired together once. Nothing is started.
 
-build(settings, database, vault, ...) -> Services
+build(ground) -> Services
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 
 from app import development, settings
@@ -54,59 +55,49 @@ from app.vault.key_ring import parse_keys
 from app.vault.vault import Vault
 
 
-def build(
-    read: Settings,
-    db: Database,
-    vault: Vault,
-    listener: Listener,
-    endpoints: TokenEndpoints,
-    breakers: Breakers,
-    clients: OAuthClients,
-    clock: DatabaseClock,
-) -> Services:
+@dataclass(frozen=True)
+class Ground:
+    """What everything else stands on; `app.main` lays it, and takes it away."""
+
+    read: Settings
+    db: Database
+    vault: Vault
+    listener: Listener
+    endpoints: TokenEndpoints
+    breakers: Breakers
+    clients: OAuthClients
+    clock: DatabaseClock
+    drain: Drain
+    replica: str
+
+
+def new_replica() -> str:
+    """A name that no other replica has or had."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def build(on: Ground) -> Services:
     """Everything wired together; nothing started."""
-    replica = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-    commit_within = timedelta(seconds=settings.COMMIT_SECONDS)
-    known = KnownGrants(db, listener, clock)
-    ledger = Ledger(db, vault, known, clock, replica=replica, commit_within=commit_within, margin=read.margin)
-    drain = Drain(clock, within=timedelta(seconds=read.drain_seconds))
-    limits = Limits(
-        read.lease_ttl, timedelta(seconds=settings.SEND_WINDOW_SECONDS), read.lease_ttl * settings.HOLD_LEASES
-    )
-    backoff = Backoff(read.retry_attempts, read.retry_base_seconds, read.retry_cap_seconds)
-    revoker = Revoker(db, vault, endpoints, clients, drain, clock)
+    read, db, vault, listener, clock = on.read, on.db, on.vault, on.listener, on.clock
+    known, waiting = KnownGrants(db, listener, clock), Waiting(db, listener, clock)
+    revoker = Revoker(db, vault, on.endpoints, on.clients, on.drain, clock)
     uses = Uses(db, clock)
-    journal = Journal(
-        read.journal_folder, clock, replica=replica, within=timedelta(seconds=settings.JOURNAL_SECONDS)
-    )
-    safekeeping = Safekeeping(
-        db, vault, clients, ledger, revoker, journal, listener, drain, clock,
-        quiet=read.lease_ttl * settings.QUIET_LEASES,
-    )  # fmt: skip
-    protocol = RefreshProtocol(
-        db, vault, endpoints, clients, breakers, ledger, safekeeping, Slots(), revoker, drain, clock,
-        replica=replica, limits=limits, backoff=backoff,
-    )  # fmt: skip
-    waiting = Waiting(db, listener, clock)
+    ledger = _ledger(on, known)
+    safekeeping = _safekeeping(on, ledger, revoker)
+    protocol = _protocol(on, ledger, safekeeping, revoker)
     refresher = Refresher(
-        db,
-        known,
-        Answers(vault, clock),
-        protocol,
-        waiting,
-        drain,
-        Queue(),
-        clock,
+        db, known, Answers(vault, clock), protocol, waiting, on.drain, Queue(), clock,
         concurrency=read.refresh_concurrency,
-    )
-    registry = GrantRegistry(db, vault, clients, revoker, waiting, known, clock, margin=read.margin)
-    interval = timedelta(seconds=read.refresh_interval_seconds)
-    sharing = BreakerSharing(db, breakers, listener, clock, replica=replica)
+    )  # fmt: skip
+    registry = GrantRegistry(db, vault, on.clients, revoker, waiting, known, clock, margin=read.margin)
     tickets = Tickets(vault, clock, base_url=read.base_url)
     connector = Connector(
-        db, vault, endpoints, clients, breakers, registry, tickets, clock,
+        db, vault, on.endpoints, on.clients, on.breakers, registry, tickets, clock,
         base_url=read.base_url, return_to=read.return_to,
     )  # fmt: skip
+    sharing = BreakerSharing(db, on.breakers, listener, clock, replica=on.replica)
+    interval = timedelta(seconds=read.refresh_interval_seconds)
+    jobs = _jobs(db, revoker, uses, safekeeping, clock)
     return Services(
         authenticator=Authenticator(db, listener, clock),
         keys=KeyRegistry(db, clock),
@@ -118,27 +109,55 @@ def build(
         safekeeping=safekeeping,
         reader=GrantReader(db),
         counting=Counting(db, clock),
-        validator=Validator(db, vault, endpoints, clients, clock),
+        validator=Validator(db, vault, on.endpoints, on.clients, clock),
         connector=connector,
         tickets=tickets,
-        clients=clients,
-        registrar=Registrar(db, vault, clients, listener, clock),
-        breakers=breakers,
+        clients=on.clients,
+        registrar=Registrar(db, vault, on.clients, listener, clock),
+        breakers=on.breakers,
         sharing=sharing,
-        switch=BreakerSwitch(breakers, clients, sharing, clock),
+        switch=BreakerSwitch(on.breakers, on.clients, sharing, clock),
         audit=AuditReader(db),
-        timetable=Timetable(
-            refresher, drain, clock, interval=interval, jobs=_jobs(db, revoker, uses, safekeeping, clock)
-        ),
-        drain=drain,
+        timetable=Timetable(refresher, on.drain, clock, interval=interval, jobs=jobs),
+        drain=on.drain,
         db=db,
         vault=vault,
         clock=clock,
         base_url=read.base_url,
         metrics_key=None if read.metrics_key is None else read.metrics_key.get_secret_value(),
-        replica=replica,
+        replica=on.replica,
         started_at=clock.now(),
     )
+
+
+def _ledger(on: Ground, known: KnownGrants) -> Ledger:
+    return Ledger(
+        on.db, on.vault, known, on.clock,
+        replica=on.replica, commit_within=timedelta(seconds=settings.COMMIT_SECONDS), margin=on.read.margin,
+    )  # fmt: skip
+
+
+def _safekeeping(on: Ground, ledger: Ledger, revoker: Revoker) -> Safekeeping:
+    within = timedelta(seconds=settings.JOURNAL_SECONDS)
+    journal = Journal(on.read.journal_folder, on.clock, replica=on.replica, within=within)
+    return Safekeeping(
+        on.db, on.vault, on.clients, ledger, revoker, journal, on.listener, on.drain, on.clock,
+        quiet=on.read.lease_ttl * settings.QUIET_LEASES,
+    )  # fmt: skip
+
+
+def _protocol(on: Ground, ledger: Ledger, safekeeping: Safekeeping, revoker: Revoker) -> RefreshProtocol:
+    read = on.read
+    limits = Limits(
+        lease_ttl=read.lease_ttl,
+        send_window=timedelta(seconds=settings.SEND_WINDOW_SECONDS),
+        hold_at_least=read.lease_ttl * settings.HOLD_LEASES,
+    )
+    backoff = Backoff(read.retry_attempts, read.retry_base_seconds, read.retry_cap_seconds)
+    return RefreshProtocol(
+        on.db, on.vault, on.endpoints, on.clients, on.breakers, ledger, safekeeping, Slots(), revoker, on.drain,
+        on.clock, replica=on.replica, limits=limits, backoff=backoff,
+    )  # fmt: skip
 
 
 def _jobs(

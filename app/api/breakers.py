@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from app.api.access import Admin
 from app.api.deps import percent_decode
@@ -26,23 +26,6 @@ BreakerName = Annotated[
 
 class BreakerAnswer(BaseModel):
     """What guards one kind of endpoint at one host of a provider."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "name": "google:token:oauth2.googleapis.com",
-                    "provider": "google",
-                    "kind": "token",
-                    "host": "oauth2.googleapis.com",
-                    "state": "open",
-                    "failures": 3,
-                    "opened_at": "2026-11-22T10:00:00Z",
-                    "next_probe_at": "2026-11-22T10:00:15Z",
-                }
-            ]
-        }
-    )
 
     name: str = Field(description="`provider:kind:host`.")
     provider: str
