@@ -18,7 +18,6 @@ from app.api import docs, problems, router
 from app.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestTelemetry
 from app.api.openapi import DocumentedApp
 from app.api.services import Services
-from app.breaker import Breakers
 from app.clock import DatabaseClock
 from app.db import Database, DatabaseUnavailable, plain_url
 from app.drain import Drain
@@ -30,7 +29,7 @@ from app.oauth.load import load_catalogue
 from app.settings import Settings
 from app.telemetry import BUILD, configure_logging, logger
 from app.vault.vault import Vault
-from app.wiring import Ground, admin_key, build, key_encryption_keys, new_replica, oauth_clients
+from app.wiring import Ground, admin_key, build, key_encryption_keys, new_breakers, new_replica, oauth_clients
 
 __all__ = ["Settings", "admin_key", "create_app", "read_settings"]  # what the command line uses
 
@@ -104,12 +103,7 @@ async def running(
         vault = Vault(keys, clock)
         await vault.load(db)
         listener = Listener(plain_url(read.listen_database_url or read.database_url), clock)
-        breakers = Breakers(
-            clock.monotonic,
-            failures=read.breaker_failures,
-            cooldown_seconds=read.breaker_cooldown_seconds,
-            cooldown_max_seconds=read.breaker_cooldown_max_seconds,
-        )
+        breakers = new_breakers(read, clock)
         endpoints = TokenEndpoints(timeout_seconds=read.upstream_timeout_seconds, breakers=breakers)
         stack.push_async_callback(endpoints.close)
         drain = Drain(clock, within=timedelta(seconds=read.drain_seconds))

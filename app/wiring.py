@@ -76,6 +76,16 @@ def new_replica() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
+def new_breakers(read: Settings, clock: DatabaseClock) -> Breakers:
+    """A registry without a breaker yet."""
+    return Breakers(
+        clock.monotonic,
+        failures=read.breaker_failures,
+        cooldown_seconds=read.breaker_cooldown_seconds,
+        cooldown_max_seconds=read.breaker_cooldown_max_seconds,
+    )
+
+
 def build(on: Ground) -> Services:
     """Everything wired together; nothing started."""
     read, db, vault, listener, clock = on.read, on.db, on.vault, on.listener, on.clock

@@ -1,11 +1,24 @@
-"""A PostgreSQL of a test's own, which may be stopped and let go on."""
+"""PostgreSQL as tests use it: asked directly, and a server of a test's own, which may be stopped and let go on."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+
+import asyncpg
+
+
+@asynccontextmanager
+async def database(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection past the service, closed at the end."""
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 class Postgres:

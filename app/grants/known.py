@@ -29,9 +29,8 @@ class KnownGrants:
         self._changed = listener.mailbox(GRANT_CHANGED)
         self._clock = clock
         self._keys: LRUCache[UUID, GrantKey] = LRUCache(_SIZE)
-        self._unknown: LRUCache[UUID, float] = LRUCache(
-            _SIZE
-        )  # when ids were announced that nobody here knew
+        # When ids were announced that nobody here knew.
+        self._unknown: LRUCache[UUID, float] = LRUCache(_SIZE)
         self._grants: Remembered[GrantKey, Grant] = Remembered(
             "grants", self._read, clock, size=_SIZE, ttl_seconds=self._ttl_seconds
         )

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
+from tests.postgres import database
 
 DOWN = {"kind": "drop", "endpoint": "revoke", "times": -1}
 HOUR = 3600
@@ -25,15 +26,6 @@ async def broker(broker: Broker) -> Broker:
     """Nothing goes by the clock: tests say when it ticks."""
     broker.services.timetable.stop()
     return broker
-
-
-@asynccontextmanager
-async def database(url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def kept(url: str) -> list[asyncpg.Record]:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import asyncpg
 import pytest
 from sqlalchemy import Engine, event
 
 from app.db import DatabaseUnavailable
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
+from tests.postgres import database
 
 
 @pytest.fixture
@@ -24,15 +24,6 @@ async def broker(broker: Broker) -> Broker:
     """Nothing is flushed by the clock: tests say when."""
     broker.services.timetable.stop()
     return broker
-
-
-@asynccontextmanager
-async def database(url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 @contextmanager
