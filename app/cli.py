@@ -159,8 +159,8 @@ def _with_database(read: Settings) -> Iterator[Settings]:
 
 
 def _with_db(work: Callable[[Database], Coroutine[None, None, T]]) -> T:
-    async def run(url: str) -> T:
-        db = Database(url, pool_size=1)
+    async def run(url: str, direct_url: str | None) -> T:
+        db = Database(url, direct_url=direct_url, pool_size=1)
         try:
             return await work(db)
         finally:
@@ -168,7 +168,7 @@ def _with_db(work: Callable[[Database], Coroutine[None, None, T]]) -> T:
 
     with _with_database(main.read_settings()) as read:
         assert read.database_url is not None
-        return asyncio.run(run(read.database_url))
+        return asyncio.run(run(read.database_url, read.listen_database_url))
 
 
 def _announce(read: Settings) -> serve.Started:

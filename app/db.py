@@ -19,19 +19,22 @@ from typing import Any, TypeVar, cast
 import asyncpg
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, DateTime, func, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import AdaptedConnection, Connection, DateTime, event, func, select
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, NullPool
 
 from app.clock import Clock, DatabaseClock
 from app.errors import Overloaded
+from app.servers import STATEMENTS, Servers
 
 Tx = AsyncConnection
 T = TypeVar("T")
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
+_PING_SECONDS = 3.0  # with a new connection afterwards it is less than T2 tries for
+_UNANSWERED = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _MIGRATION_LOCK = 7_310_482_945_112_406_321  # any constant: every replica asks for the same one
 
 
@@ -49,17 +52,26 @@ class Database:
     """A pool of connections to one PostgreSQL."""
 
     def __init__(
-        self, url: str, *, pool_size: int = 20, command_timeout: float = 8.0, pool_timeout: float = 5.0
+        self,
+        url: str,
+        *,
+        direct_url: str | None = None,
+        pool_size: int = 20,
+        command_timeout: float = 8.0,
+        pool_timeout: float = 5.0,
     ) -> None:
-        self._url = url
+        """`direct_url`: the same PostgreSQL past the pooler that `url` leads through, if there is one. In transaction mode
+        statements prepared in one transaction are unknown to the next, so that none is kept then."""
+        self._direct_url = direct_url or url
         self._engine = _engine(
             url,
             command_timeout,
+            statements=STATEMENTS if self._direct_url == url else 0,
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=pool_timeout,
-            pool_pre_ping=True,
         )
+        event.listen(self._engine.sync_engine, "checkout", _require_answer)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Tx]:
@@ -79,6 +91,14 @@ class Database:
             async with self._engine.connect() as connection:
                 alone = await connection.execution_options(isolation_level="AUTOCOMMIT")
                 await alone.execute(select(func.pg_notify(channel, payload)))
+
+    async def await_standby(self, tx: Tx) -> None:
+        """Has the commit of `tx`, which has only read, wait for a synchronous standby like a writer's.
+
+        For who draws a conclusion from what was read: a commit that was given up while it waited for the standby can be
+        read at the primary, and is lost with it.
+        """
+        await tx.execute(select(func.pg_logical_emit_message(True, "broker", "")))
 
     def pool_usage(self) -> tuple[int, int]:
         """Connections in use, and how many there may be."""
@@ -101,7 +121,8 @@ class Database:
 
     async def migrate(self, revision: str = "head") -> None:
         """Brings the schema to `revision`. Replicas that start at once take turns; repeating it changes nothing."""
-        engine = _engine(self._url, None, poolclass=NullPool)  # a migration may take as long as it takes
+        # A migration may take as long as it takes, which not every pooler allows.
+        engine = _engine(self._direct_url, None, poolclass=NullPool)
         with _outages_named():
             async with engine.begin() as tx:
                 await tx.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
@@ -157,15 +178,36 @@ def _is_outage(error: BaseException) -> bool:
     return isinstance(cause, OSError | PoolTimeout | asyncpg.InterfaceError | asyncpg.InternalClientError)
 
 
-def _engine(url: str, command_timeout: float | None, **pool: Any) -> AsyncEngine:
+def _engine(
+    url: str, command_timeout: float | None, *, statements: int = STATEMENTS, **pool: Any
+) -> AsyncEngine:
     """asyncpg reads the URL itself, here as in the listener: `sslmode` and the like mean the same to both."""
-    address = plain_url(url)
+    servers = Servers(url)
 
     async def connect() -> asyncpg.Connection:
-        return await asyncpg.connect(address, timeout=5, command_timeout=command_timeout)
+        return await servers.connect(command_timeout=command_timeout, statement_cache_size=statements)
 
     # Errors are logged, and parameters may be somebody's data.
     return create_async_engine("postgresql+asyncpg://", async_creator=connect, hide_parameters=True, **pool)
+
+
+def _require_answer(connection: AdaptedConnection, record: ConnectionPoolEntry, _checked_out: object) -> None:
+    """Before a connection of the pool is used again: where it is dead or hangs, so most likely do all others of its age."""
+    if record.info.setdefault("is_new", True):
+        record.info["is_new"] = False
+        return
+    try:
+        connection.run_async(_ping)
+    except _UNANSWERED as error:
+        raise InvalidatePoolError from error
+
+
+async def _ping(connection: asyncpg.Connection) -> None:
+    try:
+        await connection.execute("SELECT 1", timeout=_PING_SECONDS)
+    except TimeoutError:
+        connection.terminate()  # else it would be asked to end properly, and that waited for too
+        raise
 
 
 def plain_url(url: str) -> str:

@@ -11,13 +11,15 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from app.clock import Clock
 from app.drain import Drain
 from app.errors import BrokerError
-from app.grants.refresh import Refresher
+from app.grants.due import DueRefresher
 from app.telemetry import REFRESHES_DUE, TICK_SECONDS, logger
 
 log = logger(__name__)
 
 _JOB = "refresh_due"
 _AFTER_FAILURE = timedelta(seconds=10)
+_AFTER_POSTPONED = timedelta(seconds=20)  # a breaker's first cool-down is over then
+_AT_ONCE = timedelta(seconds=1)  # a job is not begun again in the moment in which it ends
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,17 @@ class Timetable:
 
     def __init__(
         self,
-        refresher: Refresher,
+        due: DueRefresher,
         drain: Drain,
         clock: Clock,
         *,
         interval: timedelta,
         jobs: Sequence[Job] = (),
     ) -> None:
-        self._refresher = refresher
+        self._due = due
         self._drain = drain
         self._clock = clock
-        self._jobs = jobs
+        self.jobs = jobs
         self.interval = interval
         self.last_tick_at: datetime | None = None
         self.last_tick_failed = False
@@ -60,7 +62,7 @@ class Timetable:
 
     def start(self) -> None:
         self._add(Job(_JOB, self._refresh_due, self.interval), next_run_time=self._clock.now())
-        for job in self._jobs:
+        for job in self.jobs:
             self._add(job)
         self._scheduler.start()
 
@@ -96,17 +98,22 @@ class Timetable:
     async def _refresh_due(self) -> None:
         started = self._clock.monotonic()
         try:
-            tally = await self._refresher.refresh_due(within=self.interval)
+            tally = await self._due.run(within=self.interval)
             self.last_tick_failed = False
         except Exception:  # the next tick has to come, whatever happened in this one
             log.exception("scheduler.tick_failed")
             self.last_tick_failed = True
-            self._tick_again_soon()
+            self._tick_again(_AFTER_FAILURE)
             return
         finally:
             self.last_tick_at = self._clock.now()
+        seconds = self._clock.monotonic() - started
         REFRESHES_DUE.set(tally.due)
-        TICK_SECONDS.set(self._clock.monotonic() - started)
+        TICK_SECONDS.set(seconds)
+        if seconds >= self.interval.total_seconds():
+            self._tick_again(_AT_ONCE)  # its time was over, and the next one was passed over
+        elif tally.postponed:
+            self._tick_again(_AFTER_POSTPONED)
         if tally.due:
             log.info(
                 "scheduler.tick",
@@ -116,7 +123,7 @@ class Timetable:
                 postponed=tally.postponed,
             )
 
-    def _tick_again_soon(self) -> None:
+    def _tick_again(self, after: timedelta) -> None:
         """What is due waits for an outage to end, not for a whole interval after it."""
-        soon = self._clock.now() + min(self.interval, _AFTER_FAILURE)
+        soon = self._clock.now() + min(self.interval, after)
         self._scheduler.modify_job(_JOB, next_run_time=soon)

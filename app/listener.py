@@ -3,7 +3,8 @@
     subscribe(channel, topic)   an event, for who waits for one thing to change
     mailbox(channel)            all that was announced since it was last emptied, for caches
 
-One connection of its own, outside the pool and direct (a pooler in transaction mode forwards no notification).
+One connection of its own, outside the pool and direct (a pooler in transaction mode forwards no notification). Where there
+is a pooler it keeps another one through that, to know whether PostgreSQL answers the way that everybody else asks it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import contextmanager, suppress
 import asyncpg
 
 from app.clock import Clock
+from app.servers import Servers
 from app.telemetry import logger
 
 log = logger(__name__)
@@ -72,8 +74,9 @@ class Mailbox:
 class Listener:
     """Keeps one listening connection, and makes another when it is lost."""
 
-    def __init__(self, url: str, clock: Clock) -> None:
-        self._url = url
+    def __init__(self, url: str, clock: Clock, *, direct_url: str | None = None) -> None:
+        """`direct_url`: the same PostgreSQL past the pooler that `url` leads through, if there is one."""
+        self._ways = [Servers(each) for each in (direct_url, url) if each is not None]
         self._clock = clock
         self._waiting: dict[tuple[str, str], set[asyncio.Event]] = {}
         self._mailboxes: dict[str, list[Mailbox]] = {}
@@ -130,30 +133,40 @@ class Listener:
         while True:
             try:
                 await self._listen()
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (
+                OSError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                asyncpg.InternalClientError,  # among them that there is no primary at the moment
+            ) as error:
                 log.warning("listener.lost", error=type(error).__name__)
             await self._clock.sleep(_RECONNECT_SECONDS)
 
     async def _listen(self) -> None:
-        """Listens until the connection is lost."""
-        connection = await asyncpg.connect(
-            self._url, timeout=_TIMEOUT_SECONDS, command_timeout=_TIMEOUT_SECONDS
-        )
+        """Listens until a connection is lost."""
+        connections: list[asyncpg.Connection] = []
         try:
+            for way in self._ways:
+                connections.append(
+                    await way.connect(command_timeout=_TIMEOUT_SECONDS, statement_cache_size=0)
+                )
+            listening, lost = connections[0], asyncio.Event()
+            await _warn_of_pooler(listening)
             for channel in CHANNELS:
-                await connection.add_listener(channel, self._wake)
+                await listening.add_listener(channel, self._wake)
             self._wake_all()  # what was announced while nobody listened is gone: let everybody look
-            lost = asyncio.Event()
-            connection.add_termination_listener(lambda _: lost.set())
+            listening.add_termination_listener(lambda _: lost.set())
             while not lost.is_set():
                 self._heard()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_HEARTBEAT_SECONDS):
                         await lost.wait()
-                await connection.execute("SELECT 1")
+                for connection in connections:
+                    await connection.execute("SELECT 1")
         finally:
             self._heard_at = None
-            connection.terminate()
+            for connection in connections:
+                connection.terminate()
 
     def _heard(self) -> None:
         now = self._clock.monotonic()
@@ -168,3 +181,13 @@ class Listener:
         for mailboxes in self._mailboxes.values():
             for mailbox in mailboxes:
                 mailbox.miss()
+
+
+async def _warn_of_pooler(listening: asyncpg.Connection) -> None:
+    """A pooler gives its clients numbers of its own for the process that serves them."""
+    if await listening.fetchval("SELECT pg_backend_pid()") != listening.get_server_pid():
+        log.warning(
+            "listener.pooled",
+            detail="This connection goes through a pooler. Unless that pools sessions nothing is heard: "
+            "BROKER_LISTEN_DATABASE_URL should be a direct connection.",
+        )

@@ -19,7 +19,7 @@ from app.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestTelemetry
 from app.api.openapi import DocumentedApp
 from app.api.services import Services
 from app.clock import DatabaseClock
-from app.db import Database, DatabaseUnavailable, plain_url
+from app.db import Database, DatabaseUnavailable
 from app.drain import Drain
 from app.errors import ConfigurationError
 from app.listener import Listener
@@ -95,14 +95,14 @@ async def running(
             ["BROKER_DATABASE_URL: is needed here; `broker serve` starts a database without it"]
         )
     async with AsyncExitStack() as stack:
-        db = Database(read.database_url)
+        db = Database(read.database_url, direct_url=read.listen_database_url)
         stack.push_async_callback(db.close)
         if read.migrate:
             await db.migrate()
         await db.set_clock(clock)
         vault = Vault(keys, clock)
         await vault.load(db)
-        listener = Listener(plain_url(read.listen_database_url or read.database_url), clock)
+        listener = Listener(read.database_url, clock, direct_url=read.listen_database_url)
         breakers = new_breakers(read, clock)
         endpoints = TokenEndpoints(timeout_seconds=read.upstream_timeout_seconds, breakers=breakers)
         stack.push_async_callback(endpoints.close)
@@ -124,6 +124,7 @@ async def running(
             stack.push_async_callback(_cancelled, asyncio.create_task(watch))
         await services.safekeeping.open()
         stack.push_async_callback(services.safekeeping.close)
+        stack.push_async_callback(services.claims.close)
         services.timetable.start()
         stack.push_async_callback(_drain, services)
         log.info("started", version=__version__, replica=services.replica)
@@ -134,6 +135,7 @@ async def _drain(services: Services) -> None:
     """The refreshes under way end; nothing begins. The scheduler's own shutdown would cancel them."""
     services.drain.begin()
     still_running = await services.refresher.land()
+    await services.due.land()
     if still_running:
         log.error("drain.incomplete", refreshes=still_running)
     services.timetable.stop()

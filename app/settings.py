@@ -27,6 +27,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from app.errors import ConfigurationError
 from app.oauth.door import LAST_LOOK_SECONDS
+from app.servers import each_server
 
 PREFIX = "BROKER_"
 QUIET_LEASES = 0.6  # 15 s: how long PostgreSQL has to be back before a claim is taken over there
@@ -93,6 +94,8 @@ class Settings(BaseSettings):
     retry_attempts: int = Field(default=3, ge=1, le=10)
     retry_base_seconds: Seconds = 1
     retry_cap_seconds: float = Field(default=10, gt=0, le=30)
+    validate_every_seconds: int = Field(default=0, ge=0, le=30 * 86400)  # 0: never
+    validate_per_minute: int = Field(default=60, ge=1, le=600)
     breaker_failures: int = Field(default=3, ge=1, le=1000)
     breaker_cooldown_seconds: Seconds = 15
     breaker_cooldown_max_seconds: Seconds = 300
@@ -106,7 +109,7 @@ class Settings(BaseSettings):
             return None
         scheme, separator, rest = url.partition("://")
         known = scheme in {"postgres", "postgresql", "postgresql+asyncpg"}
-        if not separator or not known or not _has_usable_port(url):
+        if not separator or not known or not _has_usable_ports(url):
             raise ValueError("must look like postgresql://user:password@host:5432/database")
         return f"postgresql+asyncpg://{rest}"
 
@@ -140,6 +143,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _rules_over_several_settings(self) -> Self:
         broken = [*self._limits_out_of_order(), *self._unsafe_in_production()]
+        if self.listen_database_url and not self.database_url:
+            broken.append("BROKER_LISTEN_DATABASE_URL: is of use only beside BROKER_DATABASE_URL")
         if broken:
             raise ValueError("\n".join(broken))
         return self
@@ -196,10 +201,10 @@ class Settings(BaseSettings):
         return timedelta(seconds=self.lease_seconds)
 
 
-def _has_usable_port(url: str) -> bool:
-    """Whether the port, if the URL names one, is a number."""
+def _has_usable_ports(url: str) -> bool:
+    """Whether each server's port, if the URL names one, is a number."""
     try:
-        return urlsplit(url).port != 0
+        return all(urlsplit(each).port != 0 for each in each_server(url))
     except ValueError:
         return False
 

@@ -70,6 +70,11 @@ grants = Table(
     Column("owner", Text),
     _time("lease_until"),
     _time("takeover_at"),
+    Column(
+        "may_be_spent", Boolean, nullable=False, server_default=text("false")
+    ),  # how an earlier attempt with this refresh token ended was never known
+    _time("refused_at"),  # when the provider first called this refresh token dead
+    _time("probe_at"),  # when a dead one is tried once more
     Column("failures", Integer, nullable=False, server_default="0"),
     Column("last_error", JSONB(none_as_null=True)),
     _time("last_error_at"),
@@ -77,6 +82,8 @@ grants = Table(
     _time("last_refreshed_at"),
     _time("last_used_at"),
     _time("last_validated_at"),
+    _time("unasked_since"),  # the background's questions whether its access token works are counted from here
+    Column("denied_generation", BigInteger),  # the one whose access token the last of them called bad
     Column("metadata", JSONB, nullable=False, server_default=_empty_object),
     _time("created_at", required=True),
     _time("updated_at", required=True),
@@ -103,7 +110,8 @@ grants = Table(
         postgresql_where=text("status <> 'revoked'"),
     ),
     Index(
-        "grants_due_idx",
+        "grants_provider_due_idx",
+        "provider",
         "next_refresh_at",
         postgresql_where=text("status = 'active' AND next_refresh_at IS NOT NULL"),
     ),
@@ -112,7 +120,26 @@ grants = Table(
         "refresh_fingerprint",
         postgresql_where=text("refresh_fingerprint IS NOT NULL"),
     ),
+    Index("grants_refused_idx", "provider", "refused_at", postgresql_where=text("refused_at IS NOT NULL")),
+    Index("grants_probe_idx", "probe_at", postgresql_where=text("probe_at IS NOT NULL")),
+    Index(
+        "grants_unasked_idx",
+        "provider",
+        text("GREATEST(created_at, last_refreshed_at, unasked_since)"),
+        postgresql_where=text(
+            "status = 'active' AND failures = 0 AND (refresh_fingerprint IS NOT NULL OR expires_at IS NULL)"
+        ),
+    ),
     postgresql_with={"fillfactor": "80"},
+)
+
+validation_turns = Table(  # when providers are next asked about tokens, and how they answered last
+    "validation_turns",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("next_at", DateTime(timezone=True), nullable=False),
+    Column("denials", DOUBLE_PRECISION, nullable=False, server_default="0"),
+    Column("silences", Integer, nullable=False, server_default="0"),
 )
 
 refresh_attempts = Table(
@@ -122,6 +149,7 @@ refresh_attempts = Table(
         "id", UUID, primary_key=True
     ),  # the attempt id of the claim: a commit that repeats itself is found out
     Column("grant_id", UUID, ForeignKey("grants.id", ondelete="CASCADE"), nullable=False),
+    Column("provider", Text),  # null: recorded before the column was there
     Column("lineage_id", UUID, nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("replica", Text, nullable=False),
@@ -135,6 +163,38 @@ refresh_attempts = Table(
     _time("at", required=True),
     CheckConstraint("outcome IN ('refreshed', 'failed', 'unknown', 'dead')", name="outcome"),
     Index("refresh_attempts_grant_idx", "grant_id", "at"),
+    Index("refresh_attempts_at_idx", "at", postgresql_using="brin"),
+)
+
+grant_candidates = (
+    Table(  # answers with a new refresh token that T2 refused, though the lineage is the present one
+        "grant_candidates",
+        metadata,
+        Column("id", UUID, primary_key=True),  # the attempt that brought it
+        Column("grant_id", UUID, ForeignKey("grants.id", ondelete="CASCADE"), nullable=False),
+        Column("lineage_id", UUID, nullable=False),
+        Column("base_fingerprint", LargeBinary),  # of the refresh token that it was given for
+        Column("sealed_tokens", LargeBinary, nullable=False),
+        Column("sent_at", DateTime(timezone=True), nullable=False),
+        _time("created_at", required=True),
+        Index("grant_candidates_grant_idx", "grant_id", "created_at"),
+        Index("grant_candidates_created_idx", "created_at"),
+    )
+)
+
+provider_incidents = Table(  # times in which a provider called so many grants dead that it is not believed
+    "provider_incidents",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("provider", Text, nullable=False),
+    Column("refused", Integer, nullable=False),  # grants, when it was opened
+    Column("recovered", Integer, nullable=False, server_default="0"),  # of all that were refused, since
+    Column("replica", Text, nullable=False),
+    Column("opened_at", DateTime(timezone=True), nullable=False),
+    _time("cleared_at"),
+    Index(
+        "provider_incidents_open_idx", "provider", unique=True, postgresql_where=text("cleared_at IS NULL")
+    ),
 )
 
 revocations = Table(  # of deleted grants, until the provider has confirmed them

@@ -37,6 +37,11 @@ REVOCATIONS = Counter(
     "Tries to end a deleted grant's token at its provider, by outcome: revoked, refused, postponed or given_up.",
     ["provider", "outcome"],
 )
+VALIDATIONS = Counter(
+    "broker_validations",
+    "Questions of the background whether a token works, by outcome: valid, revoked, renewed, unsettled or unanswered.",
+    ["provider", "outcome"],
+)
 WAITERS = Gauge("broker_refresh_waiters", "Requests of this replica that wait for a refresh now.")
 REFRESHES_DUE = Gauge("broker_refreshes_due", "Grants that the last scheduler tick found due.")
 TICK_SECONDS = Gauge("broker_scheduler_last_tick_seconds", "Seconds the last scheduler tick took.")
@@ -49,6 +54,11 @@ BREAKER_TURNS = Counter(
     "broker_breaker_turns",
     "How often a breaker of this replica turned to closed, half_open or open, of itself or told to.",
     ["provider", "kind", "state"],
+)
+INCIDENTS = Gauge(
+    "broker_provider_incident",
+    "1 while a provider calls so many grants dead that it is not believed.",
+    ["provider"],
 )
 GRANTS = Gauge("broker_grants", "Grants that are not revoked; read when scraped.", ["provider", "health"])
 SOONEST_EXPIRY = Gauge(

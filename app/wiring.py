@@ -28,17 +28,25 @@ from app.consumers.limits import RateLimiter
 from app.db import Database
 from app.drain import Drain
 from app.errors import ConfigurationError, ValidationFailed
+from app.grants import pace
 from app.grants.answer import Answers
+from app.grants.candidates import Candidates
+from app.grants.checkup import Checkup
+from app.grants.claims import Claims, Limits
 from app.grants.counting import Counting
+from app.grants.due import DueRefresher
+from app.grants.incidents import Incidents
 from app.grants.journal import Journal
 from app.grants.known import KnownGrants
 from app.grants.ledger import Ledger
-from app.grants.protocol import Limits, RefreshProtocol
+from app.grants.probing import Prober
+from app.grants.protocol import RefreshProtocol
 from app.grants.queue import Queue
 from app.grants.reading import GrantReader
 from app.grants.refresh import Refresher
 from app.grants.registry import GrantRegistry
 from app.grants.revoke import Revoker
+from app.grants.rotation import Rotation
 from app.grants.safekeeping import Safekeeping
 from app.grants.slots import Slots
 from app.grants.uses import Uses
@@ -92,11 +100,22 @@ def build(on: Ground) -> Services:
     known, waiting = KnownGrants(db, listener, clock), Waiting(db, listener, clock)
     revoker = Revoker(db, vault, on.endpoints, on.clients, on.drain, clock)
     uses = Uses(db, clock)
-    ledger = _ledger(on, known)
+    incidents, claims = Incidents(db, known, clock, replica=on.replica), _claims(on)
+    rotation = Rotation(vault, clock, margin=read.margin)
+    ledger = Ledger(
+        db, rotation, incidents, claims, known, clock,
+        replica=on.replica, commit_within=timedelta(seconds=settings.COMMIT_SECONDS),
+    )  # fmt: skip
+    candidates = Candidates(db, vault, ledger, clock)
     safekeeping = _safekeeping(on, ledger, revoker)
-    protocol = _protocol(on, ledger, safekeeping, revoker)
-    refresher = Refresher(
-        db, known, Answers(vault, clock), protocol, waiting, on.drain, Queue(), clock,
+    slots = Slots()
+    protocol = RefreshProtocol(
+        vault, on.endpoints, on.clients, on.breakers, claims, ledger, candidates, safekeeping, slots, revoker,
+        on.drain, clock, backoff=Backoff(read.retry_attempts, read.retry_base_seconds, read.retry_cap_seconds),
+    )  # fmt: skip
+    refresher = Refresher(db, known, Answers(vault, clock), protocol, waiting, on.drain, Queue(), clock)
+    due = DueRefresher(
+        db, on.clients, on.breakers, on.endpoints, refresher, slots, on.drain, clock,
         concurrency=read.refresh_concurrency,
     )  # fmt: skip
     registry = GrantRegistry(db, vault, on.clients, revoker, waiting, known, clock, margin=read.margin)
@@ -107,19 +126,32 @@ def build(on: Ground) -> Services:
     )  # fmt: skip
     sharing = BreakerSharing(db, on.breakers, listener, clock, replica=on.replica)
     interval = timedelta(seconds=read.refresh_interval_seconds)
-    jobs = _jobs(db, revoker, uses, safekeeping, clock)
+    validator = Validator(db, vault, on.endpoints, on.clients, clock)
+    jobs = [
+        Job("set_clock", lambda: db.set_clock(clock), timedelta(minutes=1)),
+        Job("replay_journal", safekeeping.replay, timedelta(seconds=5)),
+        Job("flush_uses", uses.flush, timedelta(seconds=5)),
+        Job("review_incidents", incidents.review, timedelta(seconds=15)),
+        Job("revoke_due", revoker.revoke_due, timedelta(seconds=15)),
+        Job("probe_due", Prober(db, protocol, on.drain).probe_due, timedelta(minutes=1)),
+        Job("erase_candidates", candidates.erase_old, timedelta(minutes=10)),
+        *_checkup(on, validator, refresher, incidents, known),
+    ]
     return Services(
         authenticator=Authenticator(db, listener, clock),
         keys=KeyRegistry(db, clock),
         limiter=RateLimiter(clock),
         refresher=refresher,
+        due=due,
         registry=registry,
         revoker=revoker,
         uses=uses,
         safekeeping=safekeeping,
+        claims=claims,
+        incidents=incidents,
         reader=GrantReader(db),
         counting=Counting(db, clock),
-        validator=Validator(db, vault, on.endpoints, on.clients, clock),
+        validator=validator,
         connector=connector,
         tickets=tickets,
         clients=on.clients,
@@ -128,7 +160,7 @@ def build(on: Ground) -> Services:
         sharing=sharing,
         switch=BreakerSwitch(on.breakers, on.clients, sharing, clock),
         audit=AuditReader(db),
-        timetable=Timetable(refresher, on.drain, clock, interval=interval, jobs=jobs),
+        timetable=Timetable(due, on.drain, clock, interval=interval, jobs=jobs),
         drain=on.drain,
         db=db,
         vault=vault,
@@ -140,13 +172,6 @@ def build(on: Ground) -> Services:
     )
 
 
-def _ledger(on: Ground, known: KnownGrants) -> Ledger:
-    return Ledger(
-        on.db, on.vault, known, on.clock,
-        replica=on.replica, commit_within=timedelta(seconds=settings.COMMIT_SECONDS), margin=on.read.margin,
-    )  # fmt: skip
-
-
 def _safekeeping(on: Ground, ledger: Ledger, revoker: Revoker) -> Safekeeping:
     within = timedelta(seconds=settings.JOURNAL_SECONDS)
     journal = Journal(on.read.journal_folder, on.clock, replica=on.replica, within=within)
@@ -156,29 +181,26 @@ def _safekeeping(on: Ground, ledger: Ledger, revoker: Revoker) -> Safekeeping:
     )  # fmt: skip
 
 
-def _protocol(on: Ground, ledger: Ledger, safekeeping: Safekeeping, revoker: Revoker) -> RefreshProtocol:
-    read = on.read
+def _claims(on: Ground) -> Claims:
     limits = Limits(
-        lease_ttl=read.lease_ttl,
+        lease_ttl=on.read.lease_ttl,
         send_window=timedelta(seconds=settings.SEND_WINDOW_SECONDS),
-        hold_at_least=read.lease_ttl * settings.HOLD_LEASES,
+        hold_at_least=on.read.lease_ttl * settings.HOLD_LEASES,
     )
-    backoff = Backoff(read.retry_attempts, read.retry_base_seconds, read.retry_cap_seconds)
-    return RefreshProtocol(
-        on.db, on.vault, on.endpoints, on.clients, on.breakers, ledger, safekeeping, Slots(), revoker, on.drain,
-        on.clock, replica=on.replica, limits=limits, backoff=backoff,
-    )  # fmt: skip
+    return Claims(on.db, on.clock, replica=on.replica, limits=limits)
 
 
-def _jobs(
-    db: Database, revoker: Revoker, uses: Uses, safekeeping: Safekeeping, clock: DatabaseClock
+def _checkup(
+    on: Ground, validator: Validator, refresher: Refresher, incidents: Incidents, known: KnownGrants
 ) -> list[Job]:
-    return [
-        Job("set_clock", lambda: db.set_clock(clock), timedelta(minutes=1)),
-        Job("revoke_due", revoker.revoke_due, timedelta(seconds=15)),
-        Job("replay_journal", safekeeping.replay, timedelta(seconds=5)),
-        Job("flush_uses", uses.flush, timedelta(seconds=5)),
-    ]
+    """Nothing, unless it is switched on."""
+    if not on.read.validate_every_seconds:
+        return []
+    checkup = Checkup(
+        on.db, validator, refresher, known, on.endpoints, on.clients, on.breakers, incidents, on.drain, on.clock,
+        every=timedelta(seconds=on.read.validate_every_seconds), per_minute=on.read.validate_per_minute,
+    )  # fmt: skip
+    return [Job("validate_due", checkup.validate_due, pace.EVERY)]
 
 
 def oauth_clients(read: Settings, catalogue: Mapping[str, Provider]) -> OAuthClients:

@@ -33,7 +33,7 @@ class AttemptAnswer(BaseModel):
     at: datetime
     replica: str = Field(description="Which process ran it.")
     trigger: str = Field(
-        description="Who asked: `request`, `ahead` (behind an answer), `scheduler` or `forced`.",
+        description="Who asked: `request`, `ahead` (behind an answer), `scheduler`, `forced` or `probe` (a dead grant, once more).",
         examples=["request"],
     )
     outcome: str = Field(

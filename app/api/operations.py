@@ -147,6 +147,7 @@ async def _all_checks(services: Services) -> dict[str, Check]:
         "refresh": _refresh,
         "breakers": _breakers,
         "journal": _journal,
+        "providers": _providers,
     }
     results = await asyncio.gather(*(_within(check(services)) for check in checks.values()))
     return dict(zip(checks, results, strict=True))
@@ -241,3 +242,12 @@ async def _breakers(services: Services) -> Check:
     if broken:
         return Check(status="degraded", detail=f"left alone for now: {', '.join(broken)}", facts=states)
     return Check(status="healthy", facts=states)
+
+
+async def _providers(services: Services) -> Check:
+    """Those that are not believed for now."""
+    facts = dict(services.incidents.open)
+    if facts:
+        detail = f"call so many connections dead that none is given up for now: {', '.join(sorted(facts))}"
+        return Check(status="degraded", detail=detail, facts=facts)
+    return Check(status="healthy")

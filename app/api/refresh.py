@@ -26,4 +26,4 @@ class RunAnswer(BaseModel):
 @router.post("/refresh/run", summary="Refresh what is due", responses=responses())
 async def run_refresh(services: Use, _: Admin) -> RunAnswer:
     """Does what a tick of the scheduler does, and answers when it is done. Replicas share the work."""
-    return RunAnswer(**asdict(await services.refresher.refresh_due(within=services.timetable.interval)))
+    return RunAnswer(**asdict(await services.due.run(within=services.timetable.interval)))

@@ -21,7 +21,10 @@ from app.consumers.keys import KeyRegistry
 from app.consumers.limits import RateLimiter
 from app.db import Database
 from app.drain import Drain
+from app.grants.claims import Claims
 from app.grants.counting import Counting
+from app.grants.due import DueRefresher
+from app.grants.incidents import Incidents
 from app.grants.reading import GrantReader
 from app.grants.refresh import Refresher
 from app.grants.registry import GrantRegistry
@@ -42,10 +45,13 @@ class Services:
     keys: KeyRegistry
     limiter: RateLimiter
     refresher: Refresher
+    due: DueRefresher
     registry: GrantRegistry
     revoker: Revoker
     uses: Uses
     safekeeping: Safekeeping
+    claims: Claims
+    incidents: Incidents
     reader: GrantReader
     counting: Counting
     validator: Validator

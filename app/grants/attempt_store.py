@@ -7,7 +7,8 @@ from uuid import UUID
 from sqlalchemy import func, insert, literal, select
 
 from app.db import Tx
-from app.grants.grant import Claim, Outcome, Trigger
+from app.grants.claim import Claim
+from app.grants.grant import Outcome, Trigger
 from app.grants.selection import Attempt
 from app.grants.store import clock
 from app.tables import refresh_attempts
@@ -30,6 +31,7 @@ async def record(
         insert(refresh_attempts).values(
             id=held.attempt_id,
             grant_id=held.grant.id,
+            provider=held.grant.key.provider,
             lineage_id=held.grant.lineage_id,
             epoch=held.epoch,
             replica=replica,
@@ -53,10 +55,10 @@ async def history(tx: Tx, grant_id: UUID, *, before: UUID | None, limit: int) ->
     return [Attempt(*row) for row in await tx.execute(query.order_by(table.id.desc()).limit(limit))]
 
 
-async def was_applied(tx: Tx, attempt_id: UUID) -> bool:
-    """Whether this attempt's commit went through, though its answer was lost."""
+async def was_applied(tx: Tx, held: Claim) -> bool:
+    """Whether this attempt's commit went through, though its answer was lost: what it brought is stored, or was."""
     query = select(literal(1)).where(
-        refresh_attempts.c.id == attempt_id, refresh_attempts.c.outcome == Outcome.REFRESHED
+        refresh_attempts.c.id == held.attempt_id, refresh_attempts.c.generation > held.grant.generation
     )
     return (await tx.execute(query)).first() is not None
 

@@ -56,6 +56,7 @@ class Trigger(StrEnum):
     AHEAD = "ahead"  # behind an answer that was still good
     SCHEDULER = "scheduler"
     FORCED = "forced"
+    PROBE = "probe"  # nobody: a dead grant's one later look
 
 
 class Outcome(StrEnum):
@@ -98,6 +99,9 @@ class Grant:
     attempt_id: UUID | None
     lease_until: datetime | None
     takeover_at: datetime | None
+    may_be_spent: bool
+    refused_at: datetime | None
+    probe_at: datetime | None
     failures: int
     last_error: Mapping[str, Any] | None
     last_error_at: datetime | None
@@ -149,6 +153,11 @@ class Grant:
             and not self.is_refreshing(now)
         )
 
+    def is_doubted(self, now: datetime) -> bool:
+        """Whether the provider called it dead, was not believed, and is not to be asked again yet."""
+        waits = self.next_refresh_at is not None and self.next_refresh_at > now
+        return self.status is Status.ACTIVE and self.refused_at is not None and waits
+
     def health(self, now: datetime) -> Health:
         if self.status is not Status.ACTIVE:
             return Health.DEAD
@@ -197,6 +206,13 @@ class Grant:
             retry_after=error.get("retry_after"),
         )
 
+    def doubted(self, now: datetime) -> UpstreamError:
+        """The error for one that `is_doubted`: what the last attempt ended with, until it is tried again."""
+        error = self.last_failure()
+        if self.next_refresh_at is not None:
+            error.retry_after = max(1, math.ceil((self.next_refresh_at - now).total_seconds()))
+        return error
+
     def failed_since(self, earlier: Grant) -> bool:
         """Whether an attempt on the same generation has failed after `earlier` was read."""
         return self.generation == earlier.generation and self.last_error_at != earlier.last_error_at
@@ -232,27 +248,6 @@ class Grant:
             account=self.key.account,
             grant_id=self.id,
         )
-
-
-@dataclass(frozen=True)
-class Term:
-    """How long a claim is good for. `hold_at_least`: reuse of the refresh token would revoke its family, so while the
-    outcome is unknown nobody takes over for that long, nor while the present token lives (but for a minute)."""
-
-    lease_ttl: timedelta
-    hold_at_least: timedelta | None
-
-
-@dataclass(frozen=True)
-class Claim:
-    """The right to send a grant's refresh token once, won in T1."""
-
-    grant: Grant
-    attempt_id: UUID
-    epoch: int
-    trigger: Trigger
-    claimed_at: float  # monotonic seconds, taken before T1 was sent
-    took_over: bool  # an earlier attempt's outcome was never known
 
 
 def not_found(key: GrantKey) -> GrantNotFound:

@@ -18,7 +18,8 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from app.grants.grant import Claim, Grant, Trigger
+from app.grants.claim import Claim
+from app.grants.grant import Grant, Trigger
 
 MAX_PAYLOAD_BYTES = 1024 * 1024  # an answer has 64 KiB at most
 _MAGIC = b"\xffBJ1"
@@ -49,13 +50,15 @@ class Entry:
 
     def claim(self, grant: Grant) -> Claim:
         """The claim under which it was sent. T2 compares it with what is stored now; of `grant` any state will do."""
+        if grant.generation != self.generation:  # what is sealed in it is that of another generation
+            grant = replace(grant, sealed_access_token=None, sealed_refresh_token=None)
         sent = replace(
             grant,
             lineage_id=self.lineage_id,
             generation=self.generation,
             refresh_fingerprint=self.base_fingerprint,
         )
-        return Claim(sent, self.attempt_id, self.epoch, self.trigger, claimed_at=0.0, took_over=False)
+        return Claim(sent, self.attempt_id, self.epoch, self.trigger, claimed_at=0.0)
 
 
 class Decoded(NamedTuple):

@@ -10,39 +10,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import timedelta
-
 from app.breaker import BreakerKey, Breakers
 from app.clock import Clock
-from app.db import Database
 from app.drain import Drain
-from app.errors import Sent, UpstreamError
-from app.grants import refresh_store
-from app.grants.grant import Claim, Grant, Term, Trigger
-from app.grants.ledger import Ledger, Run
+from app.errors import GrantRefused, Sent, UpstreamError
+from app.grants.attempt import Run, as_recorded
+from app.grants.candidates import Candidates
+from app.grants.claims import Claims
+from app.grants.grant import Grant, Trigger, fingerprint
+from app.grants.ledger import Ledger
 from app.grants.revoke import Revoker
 from app.grants.safekeeping import Safekeeping
 from app.grants.sealing import open_refresh_token
 from app.grants.slots import Slots
-from app.ids import uuid7
-from app.oauth.answers import TokenSet
-from app.oauth.client import OAuthClient, OAuthClients
+from app.oauth.answers import TokenSet, TokensIncomplete
+from app.oauth.client import OAuthClients
 from app.oauth.endpoints import TokenEndpoints
 from app.resilience import Backoff
 from app.telemetry import logger
 from app.vault.vault import Vault
 
 log = logger(__name__)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long each part may take. `lease_ttl` is longer than all the others together."""
-
-    lease_ttl: timedelta
-    send_window: timedelta
-    hold_at_least: timedelta
 
 
 class _Superseded(Exception):
@@ -54,35 +42,33 @@ class RefreshProtocol:
 
     def __init__(
         self,
-        db: Database,
         vault: Vault,
         endpoints: TokenEndpoints,
         clients: OAuthClients,
         breakers: Breakers,
+        claims: Claims,
         ledger: Ledger,
+        candidates: Candidates,
         safekeeping: Safekeeping,
         slots: Slots,
         revoker: Revoker,
         drain: Drain,
         clock: Clock,
         *,
-        replica: str,
-        limits: Limits,
         backoff: Backoff,
     ) -> None:
-        self._db = db
         self._vault = vault
         self._endpoints = endpoints
         self._clients = clients
         self._breakers = breakers
+        self._claims = claims
         self._ledger = ledger
+        self._candidates = candidates
         self._safekeeping = safekeeping
         self._slots = slots
         self._revoker = revoker
         self._drain = drain
         self._clock = clock
-        self._replica = replica
-        self._limits = limits
         self._backoff = backoff
 
     def unavailable_providers(self) -> list[str]:
@@ -111,18 +97,33 @@ class RefreshProtocol:
             await self._safekeeping.require(client)
             if await self._safekeeping.settle_own(grant.id):
                 return None
-            claim = await self._claim(client, grant, trigger)
-            return None if claim is None else await self._refresh(Run(client, claim), breaker, refresh_token)
+            may_take_over = self._safekeeping.may_take_over(client, grant)
+            claim = await self._claims.win(client, grant, trigger, may_take_over=may_take_over)
+            if claim is None or await self._candidates.adopt(run := Run(client, claim)):
+                return None
+            return await self._refresh(run, breaker, refresh_token)
 
     async def _refresh(self, run: Run, breaker: BreakerKey, refresh_token: str) -> Grant | None:
         try:
             with self._breakers.operation(breaker):
                 tokens = await self._spend(run, refresh_token)
-        except UpstreamError as error:
-            await self._failed(run, error)
-            return None
         except _Superseded:
             return None
+        except TokensIncomplete as error:
+            if not _is_new(error.rest.refresh_token, run):
+                await self._failed(run, error)
+                return None
+            run.flaw = as_recorded(error, self._clock.now())
+            await self._settle(run, error.rest)
+            raise
+        except UpstreamError as error:
+            if not (isinstance(error, GrantRefused) and await self._candidates.adopt_last(run)):
+                await self._failed(run, error)
+            return None
+        return await self._settle(run, tokens)
+
+    async def _settle(self, run: Run, tokens: TokenSet) -> Grant | None:
+        """Journal and T2."""
         await self._safekeeping.keep(run, tokens)
         renewed = await self._ledger.commit(run, tokens)
         if renewed is None:
@@ -130,28 +131,10 @@ class RefreshProtocol:
         self._safekeeping.done(run)  # where PostgreSQL could not be asked it is not, and is tried again
         return renewed
 
-    def _term(self, client: OAuthClient) -> Term:
-        hold = self._limits.hold_at_least if client.provider.is_strict else None
-        return Term(self._limits.lease_ttl, hold)
-
-    async def _claim(self, client: OAuthClient, grant: Grant, trigger: Trigger) -> Claim | None:
-        claimed_at = self._clock.monotonic()
-        async with self._db.begin() as tx:
-            return await refresh_store.claim(
-                tx,
-                grant,
-                attempt_id=uuid7(self._clock.now()),
-                trigger=trigger,
-                replica=self._replica,
-                term=self._term(client),
-                claimed_at=claimed_at,
-                may_take_over=self._safekeeping.may_take_over(client, grant),
-            )
-
     async def _spend(self, run: Run, refresh_token: str) -> TokenSet:
         """Sends the refresh token, and again where that is harmless. Raises UpstreamError or _Superseded."""
         while True:
-            if self._clock.monotonic() - run.claim.claimed_at > self._limits.send_window.total_seconds():
+            if not self._claims.may_send(run.claim):
                 await self._renew(run)
             run.tries += 1
             run.sent_at = self._clock.monotonic()
@@ -168,23 +151,14 @@ class RefreshProtocol:
 
     def _delay(self, run: Run, error: UpstreamError) -> float | None:
         """Seconds until the next try; None where there must be none."""
-        if self._drain.begun or not error.retryable:
+        if self._drain.begun or not error.retryable or isinstance(error, TokensIncomplete):
             return None
         if error.sent is Sent.UNKNOWN and run.client.provider.is_strict:
             return None  # a token that may be spent is not sent again: reuse would revoke its family
         return self._backoff.delay(run.tries, retry_after=error.retry_after)
 
     async def _renew(self, run: Run) -> None:
-        """A new claim, so that nobody takes over what is about to be sent."""
-        claimed_at = self._clock.monotonic()
-        async with self._db.begin() as tx:
-            claim = await refresh_store.renew_claim(
-                tx,
-                run.claim,
-                attempt_id=uuid7(self._clock.now()),
-                term=self._term(run.client),
-                claimed_at=claimed_at,
-            )
+        claim = await self._claims.renew(run.client, run.claim)
         if claim is None:
             raise _Superseded
         run.claim = claim
@@ -193,15 +167,19 @@ class RefreshProtocol:
         if run.tries:
             await self._ledger.fail(run, error)
             return
-        async with self._db.begin() as tx:  # the breaker's one probe went to somebody else: nothing was sent
-            await refresh_store.release(tx, run.claim)
+        # The breaker's one probe went to somebody else: nothing was sent.
+        await self._claims.give_back(run.claim.grant.id, run.claim.attempt_id)
         raise error
 
     async def _discard(self, run: Run, tokens: TokenSet) -> None:
         """The grant was revoked, or given another lineage, while its refresh was under way.
 
         Of a revoked grant nothing may stay alive at the provider. Tokens that a competing refresh of the same lineage
-        replaced are dropped.
+        replaced are kept as a candidate, or dropped.
         """
         log.warning("refresh.superseded", grant_id=str(run.claim.grant.id), provider=run.client.name)
         await self._revoker.discard(run.client, run.claim.grant, tokens)
+
+
+def _is_new(refresh_token: str | None, run: Run) -> bool:
+    return refresh_token is not None and fingerprint(refresh_token) != run.claim.grant.refresh_fingerprint

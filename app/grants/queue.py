@@ -21,21 +21,24 @@ class Queue:
         self._per_grant = per_grant
         self._per_replica = per_replica
         self._waiting: Counter[UUID] = Counter()
+        self._together = 0
 
     @contextmanager
     def place(self, grant_id: UUID) -> Iterator[None]:
         """A place for as long as the request waits. Raises Overloaded where there is none left."""
-        if self._waiting[grant_id] >= self._per_grant or self._waiting.total() >= self._per_replica:
+        if self._waiting[grant_id] >= self._per_grant or self._together >= self._per_replica:
             raise Overloaded(
                 "Too many requests are waiting for this connection to be renewed. Try again shortly.",
                 retry_after=1,
             )
         self._waiting[grant_id] += 1
+        self._together += 1
         WAITERS.inc()
         try:
             yield
         finally:
             WAITERS.dec()
+            self._together -= 1
             self._waiting[grant_id] -= 1
             if not self._waiting[grant_id]:
                 del self._waiting[grant_id]

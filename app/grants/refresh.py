@@ -1,4 +1,4 @@
-"""Keeps grants fresh. A request and the scheduler both call `fresh`, so there is one place to reason about it.
+"""Keeps grants fresh. Requests and the scheduler come together in `_flight`, so there is one place to reason about it.
 
 fresh -> will the present token do?     answer it; inside the margin, refresh behind the answer
       -> in flight in this process?     await that flight, shielded from the caller's hang-up
@@ -10,38 +10,29 @@ fresh -> will the present token do?     answer it; inside the margin, refresh be
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from app.clock import Clock
 from app.db import Database, DatabaseUnavailable
 from app.drain import Drain
 from app.errors import (
     BrokerError,
-    Overloaded,
-    ProviderUnavailable,
     RateLimited,
     RefreshTimeout,
 )
-from app.grants import attempt_store, refresh_store
+from app.grants import attempt_store
 from app.grants.answer import Answers
 from app.grants.flights import Flights
 from app.grants.grant import Grant, GrantKey, Trigger
 from app.grants.known import KnownGrants
 from app.grants.protocol import RefreshProtocol
 from app.grants.queue import Queue
-from app.grants.schedule import Tally
 from app.grants.token import Degraded, Need, Token
 from app.grants.waiting import Waiting
 from app.remembered import Known
-from app.telemetry import logger
-
-log = logger(__name__)
 
 DEFAULT_WAIT = timedelta(seconds=30)
 FORCED_EVERY = timedelta(seconds=10)
-_POSTPONE_BEYOND_CUTOFF = timedelta(minutes=2)
 
 
 class Refresher:
@@ -57,8 +48,6 @@ class Refresher:
         drain: Drain,
         queue: Queue,
         clock: Clock,
-        *,
-        concurrency: int,
     ) -> None:
         self._db = db
         self._known = known
@@ -66,7 +55,6 @@ class Refresher:
         self._protocol = protocol
         self._waiting = waiting
         self._clock = clock
-        self._concurrency = concurrency
         self._drain = drain
         self._flights = Flights(drain)
         self._queue = queue
@@ -111,17 +99,14 @@ class Refresher:
         need = Need(newer_than=generation, or_present=False)
         return await self.fresh(key, need, wait=wait, trigger=Trigger.FORCED)
 
-    async def refresh_due(self, *, within: timedelta) -> Tally:
-        """Refreshes each grant that comes due `within` from now, once; replicas that do so at once share the work."""
-        started = self._clock.now()
-        outcomes: Counter[str] = Counter()
-        slots = asyncio.Semaphore(self._concurrency)
-        async with asyncio.TaskGroup() as refreshes:
-            while batch := await self._take_due(started, within):
-                for grant in batch:
-                    await slots.acquire()
-                    refreshes.create_task(self._refresh_one(grant, slots, outcomes))
-        return Tally(due=outcomes.total(), **outcomes)
+    async def renewed(self, grant: Grant, trigger: Trigger) -> Grant:
+        """A later generation of `grant`, which has just been read, however long that takes. The refresh goes on when
+        who waits for it is cancelled.
+
+        Raises ReconnectRequired, UpstreamError, and Overloaded while this replica is leaving.
+        """
+        grant.require_refreshable()
+        return await asyncio.shield(self._flight(grant, trigger))
 
     async def close(self) -> None:
         """Ends the reads that still wait for PostgreSQL."""
@@ -168,6 +153,8 @@ class Refresher:
         grant.require_refreshable()
         if grant.is_held(now := self._clock.now()):
             raise grant.held_back(now)
+        if grant.is_doubted(now):
+            raise grant.doubted(now)
         with self._queue.place(grant.id):
             flight = self._flight(grant, trigger)
             try:
@@ -203,32 +190,3 @@ class Refresher:
                 raise present.held_back(now)
             if present.attempt_id is None and present.failed_since(before):
                 raise present.last_failure()  # its holder has just tried, and said why not
-
-    async def _take_due(self, started: datetime, within: timedelta) -> Sequence[Grant]:
-        if self._drain.begun:
-            return ()
-        cutoff = started + within
-        async with self._db.begin() as tx:
-            return await refresh_store.take_due(
-                tx,
-                cutoff=cutoff,
-                tick_started=started,
-                postpone_to=cutoff + _POSTPONE_BEYOND_CUTOFF,
-                skip=self._protocol.unavailable_providers(),
-                limit=self._concurrency,
-            )
-
-    async def _refresh_one(self, grant: Grant, slots: asyncio.Semaphore, outcomes: Counter[str]) -> None:
-        need = Need(min_ttl=timedelta(0), newer_than=grant.generation, or_present=False)
-        try:
-            await self.fresh(grant.key, need, trigger=Trigger.SCHEDULER)
-            outcomes["refreshed"] += 1
-        except (ProviderUnavailable, RefreshTimeout, Overloaded):
-            outcomes["postponed"] += 1
-        except BrokerError:
-            outcomes["failed"] += 1
-        except Exception:  # one grant's trouble stops nobody else's refresh
-            log.exception("refresh.crashed", grant_id=str(grant.id))
-            outcomes["failed"] += 1
-        finally:
-            slots.release()

@@ -13,7 +13,7 @@ from app.audit.event import AuditEvent
 from app.clock import Clock
 from app.db import Database, Tx
 from app.errors import Conflict, GrantNotFound
-from app.grants import attempt_store, store
+from app.grants import attempt_store, candidate_store, store
 from app.grants.grant import Grant, GrantKey, fingerprint, not_found
 from app.grants.imported import KEEP, Import, Keep, lineage_columns
 from app.grants.known import KnownGrants
@@ -112,12 +112,13 @@ class GrantRegistry:
             grant = await store.find(tx, key, lock=True)
             if grant is None:
                 raise not_found(key)
-            revocation = await self._revoker.keep(tx, client, grant)
+            revocations = await self._revoker.keep(tx, client, grant)
             await store.revoke(tx, grant.id)
             await self._record(tx, "grant.deleted", grant, actor)
             await self._known.announce(tx, grant)
         self._known.forget(key)
-        return None if revocation is None else await self._revoker.attempt(client, revocation)
+        tried = [await self._revoker.attempt(client, revocation) for revocation in revocations]
+        return None if not tried or None in tried else all(tried)
 
     async def _put_once(
         self, client: OAuthClient, key: GrantKey, tokens: Import, actor: str, if_generation: int | None
@@ -233,6 +234,7 @@ class GrantRegistry:
         values = {**columns, **sealed, **metadata, "generation": generation}
         if tokens.scope is None:
             values["scope"] = present.scope
+        await candidate_store.take_all(tx, present.id)  # they are of the lineage that ends here
         return await store.replace(tx, present.id, values)
 
     async def _record(self, tx: Tx, action: str, grant: Grant, actor: str) -> None:

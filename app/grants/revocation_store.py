@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, delete, func, insert, literal, select, update
 
 from app.db import Tx
-from app.grants.store import clock
+from app.grants.store import began, clock
 from app.tables import grants, revocations
 
 _TRY_SECONDS = 30  # longer than a try takes: until then nobody else begins one
@@ -57,7 +57,7 @@ async def take_due(tx: Tx, *, limit: int) -> list[Revocation]:
     """
     due = (
         select(revocations.c.id)
-        .where(revocations.c.next_attempt_at <= clock())
+        .where(revocations.c.next_attempt_at <= began())
         .order_by(revocations.c.next_attempt_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -82,7 +82,7 @@ async def erase_older(tx: Tx, *, than: timedelta, limit: int) -> list[Revocation
     """Erases up to `limit` that were kept longer `than` that, whatever became of them. Each is told once."""
     old = (
         select(revocations.c.id)
-        .where(revocations.c.created_at < clock() - than)
+        .where(revocations.c.created_at < began() - than)
         .limit(limit)
         .with_for_update(skip_locked=True)
         .cte("old")

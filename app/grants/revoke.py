@@ -8,6 +8,7 @@ revoke_due  the tries that follow, by the timetable: 30 s later at first, each h
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import suppress
 from datetime import timedelta
 from enum import StrEnum
@@ -19,10 +20,10 @@ from app.clock import Clock
 from app.db import Database, DatabaseUnavailable, Tx, insist
 from app.drain import Drain
 from app.errors import UnknownProvider, UpstreamError
-from app.grants import revocation_store, store
+from app.grants import candidate_store, revocation_store, store
 from app.grants.grant import Grant, Status
 from app.grants.revocation_store import Revocation
-from app.grants.sealing import open_access_token, open_refresh_token
+from app.grants.sealing import open_access_token, open_refresh_token, place_of_candidate
 from app.ids import uuid7
 from app.oauth.answers import TokenSet
 from app.oauth.client import OAuthClient, OAuthClients
@@ -65,11 +66,14 @@ class Revoker:
         self._drain = drain
         self._clock = clock
 
-    async def keep(self, tx: Tx, client: OAuthClient, grant: Grant) -> Revocation | None:
-        """Moves the grant's token, before it is erased, to where it waits to be revoked; None where that is no use:
-        without a token, a registration or an endpoint. `attempt` it after the commit."""
-        refresh_token, access_token = self._tokens(grant)
-        return await self._keep(tx, client, grant, refresh_token=refresh_token, access_token=access_token)
+    async def keep(self, tx: Tx, client: OAuthClient, grant: Grant) -> list[Revocation]:
+        """Moves the grant's token, before it is erased, to where it waits to be revoked, and those of its candidates;
+        none where that is no use: without a token, a registration or an endpoint. `attempt` them after the commit."""
+        kept = [
+            await self._keep(tx, client, grant, refresh_token=refresh_token, access_token=access_token)
+            for refresh_token, access_token in (self._tokens(grant), *await self._of_candidates(tx, grant))
+        ]
+        return [revocation for revocation in kept if revocation is not None]
 
     async def discard(self, client: OAuthClient, grant: Grant, tokens: TokenSet) -> None:
         """Revokes tokens that a refresh brought for a grant that was revoked meanwhile; those of any other grant are
@@ -172,6 +176,16 @@ class Revoker:
         except CannotOpen:  # it is erased all the same, and there is nothing to revoke by
             log.error("revocation.unreadable", provider=grant.key.provider, grant_id=str(grant.id))
             return None, None
+
+    async def _of_candidates(self, tx: Tx, grant: Grant) -> list[tuple[str | None, str | None]]:
+        """Their tokens, which are gone from where they were kept."""
+        found = []
+        for candidate in await candidate_store.take_all(tx, grant.id):
+            with suppress(CannotOpen):
+                text = self._vault.open(candidate.sealed_tokens, place_of_candidate(candidate.id))
+                tokens = TokenSet(**json.loads(text))
+                found.append((tokens.refresh_token, tokens.access_token))
+        return found
 
 
 def _place(row_id: UUID) -> Place:

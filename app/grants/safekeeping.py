@@ -19,10 +19,11 @@ from app.db import Database
 from app.drain import Drain
 from app.errors import UnknownProvider
 from app.grants import store
+from app.grants.attempt import Run
 from app.grants.grant import Grant
 from app.grants.journal import Journal, JournalUnavailable
 from app.grants.journal_record import Entry
-from app.grants.ledger import Ledger, Run
+from app.grants.ledger import Ledger
 from app.grants.revoke import Revoker
 from app.listener import Listener
 from app.oauth.answers import TokenSet

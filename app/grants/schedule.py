@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from datetime import timedelta
 
+PROBE_AFTER = timedelta(hours=1)  # until a dead grant is tried once more: providers have been wrong about it
 _MAX_BACKOFF_SECONDS = 3600.0
 
 

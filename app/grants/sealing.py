@@ -27,6 +27,11 @@ def seal_tokens(
     }
 
 
+def place_of_candidate(attempt_id: UUID) -> Place:
+    """Where the answer of that attempt is sealed to, as JSON."""
+    return Place("grant_candidates", attempt_id, "tokens", 0)
+
+
 def open_access_token(vault: Vault, grant: Grant) -> str | None:
     """Raises CannotOpen where the row was tampered with."""
     if grant.sealed_access_token is None:

@@ -27,26 +27,43 @@ class Slots:
     @asynccontextmanager
     async def of(self, client: OAuthClient, *, urgent: bool) -> AsyncIterator[None]:
         """A place for one refresh, waited for as long as it takes. `urgent`: before all who are not."""
-        lane = self._lanes.get(client.name)
-        if lane is None:
-            size = self._at_strict if client.provider.is_strict else self._at_others
-            lane = self._lanes[client.name] = _Lane(size)
+        lane = self._lane(client)
         await lane.enter(urgent=urgent)
         try:
             yield
         finally:
             lane.leave()
 
+    def size(self, client: OAuthClient) -> int:
+        """How many places there are at the provider, taken or not."""
+        return self._lane(client).size
+
+    async def room(self, client: OAuthClient) -> int:
+        """How many places are free, one at least, waited for behind all who want one. Takes none."""
+        lane = self._lane(client)
+        while not lane.free:
+            await lane.enter(urgent=False)
+            lane.leave()
+        return lane.free
+
+    def _lane(self, client: OAuthClient) -> _Lane:
+        lane = self._lanes.get(client.name)
+        if lane is None:
+            size = self._at_strict if client.provider.is_strict else self._at_others
+            lane = self._lanes[client.name] = _Lane(size)
+        return lane
+
 
 class _Lane:
     def __init__(self, size: int) -> None:
-        self._free = size
+        self.size = size
+        self.free = size
         self._urgent: deque[asyncio.Future[None]] = deque()
         self._patient: deque[asyncio.Future[None]] = deque()
 
     async def enter(self, *, urgent: bool) -> None:
-        if self._free:
-            self._free -= 1
+        if self.free:
+            self.free -= 1
             return
         turn = asyncio.get_running_loop().create_future()
         (self._urgent if urgent else self._patient).append(turn)
@@ -65,4 +82,4 @@ class _Lane:
                 if not turn.done():
                     turn.set_result(None)
                     return
-        self._free += 1
+        self.free += 1

@@ -20,12 +20,18 @@ from app.grants.selection import Selection
 from app.tables import grants
 
 _NOT_REVOKED = grants.c.status != Status.REVOKED
+NO_DOUBT: dict[str, Any] = {"may_be_spent": False, "refused_at": None, "probe_at": None}
 NO_CLAIM: dict[str, None] = {"attempt_id": None, "owner": None, "lease_until": None, "takeover_at": None}
 
 
 def clock() -> ColumnElement[datetime]:
     """PostgreSQL's time: the one that leases are judged on."""
     return func.clock_timestamp(type_=DateTime(timezone=True))
+
+
+def began() -> ColumnElement[datetime]:
+    """PostgreSQL's time when the statement began: the same for all of its rows, so that an index can be searched by it."""
+    return func.statement_timestamp(type_=DateTime(timezone=True))
 
 
 _FIELDS = [column.name for column in grants.c if column.name in Grant.__dataclass_fields__]
@@ -103,7 +109,15 @@ async def replace(tx: Tx, grant_id: UUID, values: Mapping[str, Any]) -> Grant:
     query = (
         update(grants)
         .where(grants.c.id == grant_id, _NOT_REVOKED)
-        .values(**NO_CLAIM, failures=0, last_error=None, last_error_at=None, updated_at=clock(), **values)
+        .values(
+            **NO_CLAIM,
+            **NO_DOUBT,
+            failures=0,
+            last_error=None,
+            last_error_at=None,
+            updated_at=clock(),
+            **values,
+        )
         .returning(*grants.c)
     )
     return to_grant((await tx.execute(query)).one()._mapping)
@@ -150,6 +164,7 @@ async def revoke(tx: Tx, grant_id: UUID) -> None:
         .where(grants.c.id == grant_id)
         .values(
             **NO_CLAIM,
+            **NO_DOUBT,
             status=Status.REVOKED,
             reconnect_reason=None,
             sealed_access_token=None,

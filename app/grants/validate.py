@@ -1,4 +1,4 @@
-"""Asks the provider whether a grant's access token still works, and changes nothing by it."""
+"""Asks the provider whether a grant's access token still works, and changes nothing by it. `checkup` asks by itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 from app.clock import Clock
 from app.db import Database
 from app.errors import UpstreamError
-from app.grants import store
+from app.grants import store, validation_store
 from app.grants.grant import Grant, GrantKey, not_found
 from app.grants.sealing import open_access_token
 from app.oauth.client import OAuthClient, OAuthClients
@@ -34,6 +34,11 @@ class Validation:
     checked_at: datetime
 
 
+def can_tell(client: OAuthClient) -> bool:
+    """Whether the provider has a way to be asked about a token; of one that is discovered: once it is completed."""
+    return client.provider.introspection_url is not None or client.provider.userinfo_url is not None
+
+
 class Validator:
     """Introspection where the provider has it, else userinfo, else the expiry that is stored."""
 
@@ -53,13 +58,16 @@ class Validator:
             grant = await store.find(tx, key)
         if grant is None:
             raise not_found(key)
-        valid, checked_by = await self._ask(client, grant)
+        valid, checked_by = await self.ask(client, grant)
         if checked_by is not CheckedBy.EXPIRY and valid is not None:
             async with self._db.begin() as tx:
-                await store.note_validation(tx, grant.id)
+                await (
+                    validation_store.note_valid(tx, grant) if valid else store.note_validation(tx, grant.id)
+                )
         return Validation(valid, checked_by, self._clock.now())
 
-    async def _ask(self, client: OAuthClient, grant: Grant) -> tuple[bool | None, CheckedBy]:
+    async def ask(self, client: OAuthClient, grant: Grant) -> tuple[bool | None, CheckedBy]:
+        """Whether the grant's access token works, None where the provider does not tell; and who was asked."""
         access_token = open_access_token(self._vault, grant)
         if access_token is None or client.client_id is None:
             return grant.is_valid(self._clock.now()), CheckedBy.EXPIRY

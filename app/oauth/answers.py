@@ -25,6 +25,7 @@ _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MAX_LIFETIME_SECONDS = 10 * 366 * 86400
 # Answers that say "not now" without having processed anything (RFC 6749 section 4.1.2.1, RFC 6585, RFC 9110).
 _UNPROCESSED_STATUSES = {408, 429, 503}
+_UNUSABLE = "{title} gave an answer that cannot be used. Your connection is kept; try again shortly."
 _REFUSALS: Mapping[str | None, tuple[type[UpstreamError], str]] = {
     "dead": (GrantRefused, "{title} no longer accepts this connection. Please connect your account again."),
     "client": (
@@ -50,10 +51,11 @@ class TokenSet:
     """A token endpoint's good answer (RFC 6749 section 5.1).
 
     `expires_in` is in seconds and None for tokens that do not expire; `refresh_token` is None where none came, which
-    on a refresh means that the old one stays (section 6); `scope` None means as requested.
+    on a refresh means that the old one stays (section 6); `scope` None means as requested. `access_token` is None only
+    in what `TokensIncomplete` saves of an answer.
     """
 
-    access_token: str = field(repr=False)
+    access_token: str | None = field(repr=False)
     token_type: str = "Bearer"
     refresh_token: str | None = field(default=None, repr=False)
     expires_in: int | None = None
@@ -61,12 +63,21 @@ class TokenSet:
     scope: str | None = None
 
 
+class TokensIncomplete(ProviderError):
+    """A good answer without an access token of use. `rest` is its refresh token, which counts from now on: where
+    refresh tokens rotate the one that was sent is spent."""
+
+    def __init__(self, detail: str, *, provider: str, provider_code: str, rest: TokenSet) -> None:
+        super().__init__(detail, provider=provider, sent=Sent.ANSWERED, provider_code=provider_code)
+        self.rest = rest
+
+
 def parse_token_answer(client: OAuthClient, answer: HttpAnswer) -> TokenSet:
     """The tokens of a token endpoint's answer.
 
     The order of judgement: 5xx and 429, then the parsed `error` against the provider's lists and RFC 6749 section 5.2,
-    then the status, then the tokens themselves. Raises GrantRefused, ProviderRejectedClient, ProviderUnavailable or
-    ProviderError; each tells by `sent` whether the refresh token may have been spent.
+    then the status, then the tokens themselves. Raises GrantRefused, ProviderRejectedClient, ProviderUnavailable,
+    TokensIncomplete or ProviderError; each tells by `sent` whether the refresh token may have been spent.
     """
     fields = answer.json_object()
     codes = _error_codes(client, fields)
@@ -153,7 +164,7 @@ def _raise_refusal(client: OAuthClient, answer: HttpAnswer, codes: tuple[str, ..
 def _raise_unusable(client: OAuthClient, answer: HttpAnswer, what: str) -> NoReturn:
     """An answer that is neither tokens nor an error. With a 2xx the refresh token may well be spent."""
     raise ProviderError(
-        f"{client.title} gave an answer that cannot be used. Your connection is kept; try again shortly.",
+        _UNUSABLE.format(title=client.title),
         provider=client.name,
         sent=Sent.UNKNOWN if answer.status < 300 else Sent.ANSWERED,
         provider_code=what.replace(" ", "_"),
@@ -162,16 +173,10 @@ def _raise_unusable(client: OAuthClient, answer: HttpAnswer, what: str) -> NoRet
 
 def _token_set(client: OAuthClient, answer: HttpAnswer, fields: Mapping[str, Any]) -> TokenSet:
     access_token = _at_path(fields, client.provider.access_token.path)
-    if not _is_token(access_token):
-        _raise_unusable(client, answer, "no usable access_token")
-    token_type = fields.get("token_type") or "Bearer"
-    # RFC 6749 section 7.1: a client must not use a token whose type it does not understand.
-    if not isinstance(token_type, str) or token_type.lower() not in {"bearer", "bot", "user"}:
-        _raise_unusable(client, answer, "unknown token_type")
-    refresh_token = fields.get("refresh_token")
-    scope = fields.get("scope")
-    return TokenSet(
-        access_token=str(access_token),
+    flaw = _flaw(access_token, fields.get("token_type") or "Bearer")
+    refresh_token, scope = fields.get("refresh_token"), fields.get("scope")
+    tokens = TokenSet(
+        access_token=None if flaw else str(access_token),
         token_type="Bearer",
         # Whatever it is made of, it is the only one that works from now on.
         refresh_token=refresh_token if refresh_token and isinstance(refresh_token, str) else None,
@@ -182,6 +187,26 @@ def _token_set(client: OAuthClient, answer: HttpAnswer, fields: Mapping[str, Any
         ),
         scope=_scope(scope, client.provider.scopes.separator),
     )
+    if flaw is None:
+        return tokens
+    if tokens.refresh_token is None or fields.get("error"):
+        _raise_unusable(client, answer, flaw)
+    raise TokensIncomplete(
+        _UNUSABLE.format(title=client.title),
+        provider=client.name,
+        provider_code=flaw.replace(" ", "_"),
+        rest=tokens,
+    )
+
+
+def _flaw(access_token: object, token_type: object) -> str | None:
+    """What makes an access token useless."""
+    if not _is_token(access_token):
+        return "no usable access_token"
+    # RFC 6749 section 7.1: a client must not use a token whose type it does not understand.
+    if not isinstance(token_type, str) or token_type.lower() not in {"bearer", "bot", "user"}:
+        return "unknown token_type"
+    return None
 
 
 def _at_path(fields: Mapping[str, Any], path: str) -> Any:

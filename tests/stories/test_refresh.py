@@ -462,7 +462,7 @@ async def test_nothing_is_begun_or_tried_again_once_the_replica_is_leaving(
     problem = await fail(broker, "sandbox/bob")
     assert (problem["status"], problem["code"], problem["retry_after"]) == (503, "overloaded", 1)
     assert (await asking)["generation"] == 2
-    assert await broker.services.refresher.refresh_due(within=timedelta(hours=1)) == Tally()
+    assert await broker.services.due.run(within=timedelta(hours=1)) == Tally()
     assert (await broker.http.get("/health-check/ready")).status_code == 503
 
 

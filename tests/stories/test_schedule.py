@@ -21,8 +21,8 @@ async def _bring_many(broker: Broker, sandbox: Sandbox, count: int, *, expires_i
 
 async def test_what_is_due_is_refreshed_and_then_no_longer_due(broker: Broker, sandbox: Sandbox) -> None:
     await _bring_many(broker, sandbox, 20)
-    first = await broker.services.refresher.refresh_due(within=WITHIN)
-    second = await broker.services.refresher.refresh_due(within=timedelta(0))
+    first = await broker.services.due.run(within=WITHIN)
+    second = await broker.services.due.run(within=timedelta(0))
     assert first == Tally(due=20, refreshed=20)
     assert second == Tally()
 
@@ -32,9 +32,7 @@ async def test_two_replicas_share_the_work_without_doing_any_of_it_twice(
 ) -> None:
     await _bring_many(broker, sandbox, 60)
     sandbox.control(settings={"delay": 0.05})
-    tallies = await asyncio.gather(
-        *(replica.services.refresher.refresh_due(within=WITHIN) for replica in (broker, twin))
-    )
+    tallies = await asyncio.gather(*(replica.services.due.run(within=WITHIN) for replica in (broker, twin)))
     assert sum(tally.refreshed for tally in tallies) == 60
     assert set(sandbox.report()["refreshes_by_user"].values()) == {1}
     assert sandbox.report()["reuse_detected"] == 0
@@ -43,7 +41,7 @@ async def test_two_replicas_share_the_work_without_doing_any_of_it_twice(
 async def test_a_token_in_the_first_half_of_its_life_is_left_alone(broker: Broker, sandbox: Sandbox) -> None:
     await _bring_many(broker, sandbox, 1)
     await broker.token("sandbox/user-0")
-    tally = await broker.services.refresher.refresh_due(within=timedelta(hours=24))
+    tally = await broker.services.due.run(within=timedelta(hours=24))
     assert tally == Tally()
 
 
@@ -53,7 +51,7 @@ async def test_one_failing_grant_stops_nobody_and_is_tried_once_a_tick(
     await _bring_many(broker, sandbox, 10)
     refusal = {"kind": "status", "status": 400, "body": {"error": "odd"}, "user": "user-3", "times": -1}
     sandbox.control(faults=[refusal])
-    tally = await broker.services.refresher.refresh_due(within=WITHIN)
+    tally = await broker.services.due.run(within=WITHIN)
     assert tally == Tally(due=10, refreshed=9, failed=1)
     assert sandbox.report()["hits"]["token"] == 9 + 3
 
@@ -66,7 +64,7 @@ async def test_an_open_breaker_postpones_without_touching_the_provider(
     for number in range(3):
         await broker.http.get(f"/tokens/sandbox/user-{number}")
     hits = sandbox.report()["hits"]["token"]
-    assert await broker.services.refresher.refresh_due(within=WITHIN) == Tally()
+    assert await broker.services.due.run(within=WITHIN) == Tally()
     assert sandbox.report()["hits"]["token"] == hits
 
 

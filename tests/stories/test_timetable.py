@@ -36,7 +36,7 @@ async def test_a_job_that_fails_is_done_again_and_stops_no_other(
     clock = SystemClock()
     drain = Drain(clock, within=timedelta(seconds=1))
     jobs = [Job(work.__name__, work, SOON) for work in (well, away, crash)]
-    timetable = Timetable(broker.services.refresher, drain, clock, interval=timedelta(hours=1), jobs=jobs)
+    timetable = Timetable(broker.services.due, drain, clock, interval=timedelta(hours=1), jobs=jobs)
     timetable.start()
     async with asyncio.timeout(10):
         while len(done) < 3 or min(done.values()) < 3 or timetable.last_tick_at is None:
@@ -64,7 +64,7 @@ async def test_a_job_is_not_done_twice_at_once(broker: Broker) -> None:
     clock = SystemClock()
     drain = Drain(clock, within=timedelta(seconds=1))
     jobs = [Job("slow", slow, SOON)]
-    timetable = Timetable(broker.services.refresher, drain, clock, interval=timedelta(hours=1), jobs=jobs)
+    timetable = Timetable(broker.services.due, drain, clock, interval=timedelta(hours=1), jobs=jobs)
     timetable.start()
     async with asyncio.timeout(10):
         while begun < 3:

@@ -76,7 +76,7 @@ async def test_every_way_to_be_answered_a_token_is_a_use(broker: Broker, sandbox
 
 async def test_what_the_scheduler_refreshes_is_not_used(broker: Broker, sandbox: Sandbox) -> None:
     grant = await broker.put("sandbox/ada", bring(sandbox.grant("ada")))
-    tally = await broker.services.refresher.refresh_due(within=timedelta(minutes=5))
+    tally = await broker.services.due.run(within=timedelta(minutes=5))
     await broker.services.uses.flush()
     assert (tally.refreshed, await last_used(broker, UUID(grant["id"]))) == (1, None)
 

@@ -4,6 +4,7 @@
     lost      nobody knows whether it did anything  503 provider_unavailable, the outcome is unknown
     strange   a refusal that nobody understands     502 provider_error
     puzzling  a success without usable tokens       502 provider_error, the outcome is unknown
+    half      a success with a refresh token only   502 provider_error, the refresh token is kept
     ours      our registration is wrong             502 provider_rejected_client
     dead      the grant is over                     409 reconnect_required
 
@@ -42,6 +43,7 @@ class Row:
     provider: str = "sandbox"
     retry_after: int | None = None
     hasty: bool = False
+    half: bool = False
 
     @property
     def retryable(self) -> bool:
@@ -79,6 +81,10 @@ def lost(name: str, fault: Mapping[str, Any], *codes: str, **more: Any) -> Row:
 
 def puzzling(name: str, fault: Mapping[str, Any], *codes: str, **more: Any) -> Row:
     return lost(name, fault, *codes, status=502, code="provider_error", category="unknown", **more)
+
+
+def half(name: str, fault: Mapping[str, Any], *codes: str, **more: Any) -> Row:
+    return replace(strange(name, fault, *codes, **more), tries=1, half=True)
 
 
 def strange(name: str, fault: Mapping[str, Any], *codes: str, **more: Any) -> Row:
@@ -184,18 +190,18 @@ ROWS = [
     puzzling("200 nested deeply", answer(200, '{"a":' * 9000), NO_TOKEN, **KEEPS),
     puzzling("200 with a form", answer(200, f"access_token={MARK}&token_type=bearer"), NO_TOKEN),
     puzzling("200 with invalid_grant", answer(200, {"error": "invalid_grant"}), NO_TOKEN),
-    puzzling("no access_token", {"kind": "no_access_token"}, NO_TOKEN),
-    puzzling("no access_token after the refresh", {"kind": "no_access_token", **AFTER}, NO_TOKEN),
-    puzzling("no access_token where nothing rotates", {"kind": "no_access_token"}, NO_TOKEN, **KEEPS),
-    puzzling("access_token null", answer(200, {**TOKENS, "access_token": None}), NO_TOKEN),
-    puzzling(
+    half("no access_token", {"kind": "no_access_token"}, NO_TOKEN),
+    half("no access_token after the refresh", {"kind": "no_access_token", **AFTER}, NO_TOKEN),
+    half("no access_token where nothing rotates", {"kind": "no_access_token"}, NO_TOKEN, **KEEPS),
+    half("access_token null", answer(200, {**TOKENS, "access_token": None}), NO_TOKEN),
+    half(
         "access_token with a line break",
         answer(200, {**TOKENS, "access_token": f"{MARK}\r\nX: y"}),
         NO_TOKEN,
         **KEEPS,
     ),
-    puzzling("wrong type", {"kind": "wrong_type"}, "unknown_token_type"),
-    puzzling("wrong type where nothing rotates", {"kind": "wrong_type"}, "unknown_token_type", **KEEPS),
+    half("wrong type", {"kind": "wrong_type"}, "unknown_token_type"),
+    half("wrong type where nothing rotates", {"kind": "wrong_type"}, "unknown_token_type", **KEEPS),
     puzzling("5 MB", {"kind": "big"}, "answer_too_large"),
     puzzling("204", answer(204), "no_usable_access_token", **KEEPS),
     # A refusal that nobody understands.

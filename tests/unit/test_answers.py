@@ -22,7 +22,7 @@ from app.errors import (
     Sent,
     UpstreamError,
 )
-from app.oauth.answers import TokenSet, parse_revocation_answer, parse_token_answer
+from app.oauth.answers import TokenSet, TokensIncomplete, parse_revocation_answer, parse_token_answer
 from app.oauth.client import OAuthClient
 from app.oauth.wire import HttpAnswer
 from tests.unit.registrations import acme, known
@@ -92,6 +92,11 @@ def later(name: str, status: int, body: Any, code: str, **more: Any) -> Case:
 
 def strange(name: str, status: int, body: Any, code: str, *, sent: Sent = Sent.UNKNOWN, **more: Any) -> Case:
     return Case(name, status, body, ProviderError, sent, Category.UNKNOWN, code, **more)
+
+
+def half(name: str, body: Any, code: str, **more: Any) -> Case:
+    """Its refresh token counts, and nothing else does."""
+    return Case(name, 200, body, TokensIncomplete, Sent.ANSWERED, Category.UNKNOWN, code, **more)
 
 
 def microsoft(number: int, error: str, **more: Any) -> dict[str, Any]:
@@ -192,26 +197,25 @@ REFUSED = [
     strange("200 with a form", 200, f"access_token={SECRET}&token_type=bearer".encode(), NO_TOKEN),
     strange("200 not UTF-8", 200, b'{"access_token": "\xff"}', NO_TOKEN),
     strange("200 nested deeply", 200, DEEP, NO_TOKEN),
-    strange("200 without access_token", 200, {"token_type": "Bearer"}, NO_TOKEN),
+    half("200 without access_token", {"token_type": "Bearer"}, NO_TOKEN),
     strange("200 with error", 200, {"error": "invalid_grant"}, NO_TOKEN),
-    strange("Slack without a reason", 200, {"ok": False}, NO_TOKEN, client=SLACK),
-    strange("access_token empty", 200, {"access_token": ""}, NO_TOKEN),
-    strange("access_token null", 200, {"access_token": None}, NO_TOKEN),
-    strange("access_token a number", 200, {"access_token": 5}, NO_TOKEN),
-    strange("access_token with line break", 200, {"access_token": f"{SECRET}\nX-Evil: 1"}, NO_TOKEN),
-    strange("access_token with line end", 200, {"access_token": f"{SECRET}\n"}, NO_TOKEN),
-    strange("access_token with NUL", 200, {"access_token": f"{SECRET}\0"}, NO_TOKEN),
-    strange("access_token not ASCII", 200, {"access_token": f"{SECRET}ö"}, NO_TOKEN),
-    strange(
+    half("Slack without a reason", {"ok": False}, NO_TOKEN, client=SLACK),
+    half("access_token empty", {"access_token": ""}, NO_TOKEN),
+    half("access_token null", {"access_token": None}, NO_TOKEN),
+    half("access_token a number", {"access_token": 5}, NO_TOKEN),
+    half("access_token with line break", {"access_token": f"{SECRET}\nX-Evil: 1"}, NO_TOKEN),
+    half("access_token with line end", {"access_token": f"{SECRET}\n"}, NO_TOKEN),
+    half("access_token with NUL", {"access_token": f"{SECRET}\0"}, NO_TOKEN),
+    half("access_token not ASCII", {"access_token": f"{SECRET}ö"}, NO_TOKEN),
+    half(
         "path leads nowhere",
-        200,
         {"access_token": SECRET},
         NO_TOKEN,
         client=acme(access_token={"path": "a.b"}),
     ),
-    strange("token_type mac", 200, {"access_token": SECRET, "token_type": "mac"}, "unknown_token_type"),
-    strange("token_type DPoP", 200, {"access_token": SECRET, "token_type": "DPoP"}, "unknown_token_type"),
-    strange("token_type a number", 200, {"access_token": SECRET, "token_type": 1}, "unknown_token_type"),
+    half("token_type mac", {"access_token": SECRET, "token_type": "mac"}, "unknown_token_type"),
+    half("token_type DPoP", {"access_token": SECRET, "token_type": "DPoP"}, "unknown_token_type"),
+    half("token_type a number", {"access_token": SECRET, "token_type": 1}, "unknown_token_type"),
     strange("204", 204, b"", "no_usable_access_token"),
 ]
 by_name = pytest.mark.parametrize(
@@ -498,7 +502,7 @@ def test_whatever_comes_back_is_tokens_or_a_known_error(
         assert error.retry_after is None or 0 <= error.retry_after <= 86400
     else:
         assert 200 <= status < 300
-        assert found.access_token.isascii()
+        assert found.access_token is not None and found.access_token.isascii()
         assert found.expires_in is None or 0 < found.expires_in <= TEN_YEARS
 
 

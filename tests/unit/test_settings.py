@@ -83,6 +83,7 @@ def test_an_env_file_is_read_and_the_environment_outweighs_it(set_variables: Set
         ("DATABASE_URL", "postgresql+psycopg://ada:hunter2@db/broker"),
         ("DATABASE_URL", "hunter2"),
         ("DATABASE_URL", ""),
+        ("DATABASE_URL", "postgresql://ada:hunter2@one:5432,other:none/broker"),
         ("LISTEN_DATABASE_URL", "http://ada:hunter2@db/broker"),
         ("MIGRATE", "hunter2"),
         ("PORT", "0"),
@@ -229,6 +230,17 @@ def test_a_database_url_is_read_as_asyncpgs_whatever_its_scheme(set_variables: S
     set_variables(DATABASE_URL=f"{scheme}://{rest}", LISTEN_DATABASE_URL=f"{scheme}://{rest}")
     read = read_settings()
     assert read.database_url == read.listen_database_url == f"postgresql+asyncpg://{rest}"
+
+
+def test_a_database_url_may_name_several_servers(set_variables: Set) -> None:
+    rest = "ada:x@one:5432,other:5433,[::1]/broker?target_session_attrs=read-write"
+    set_variables(DATABASE_URL=f"postgresql://{rest}")
+    assert read_settings().database_url == f"postgresql+asyncpg://{rest}"
+
+
+def test_a_direct_connection_to_no_database_is_refused(set_variables: Set) -> None:
+    set_variables(LISTEN_DATABASE_URL="postgresql://ada:hunter2@db/broker")
+    assert mistakes() == ("BROKER_LISTEN_DATABASE_URL: is of use only beside BROKER_DATABASE_URL",)
 
 
 @pytest.mark.parametrize(

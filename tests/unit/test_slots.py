@@ -95,3 +95,18 @@ async def test_a_place_that_is_given_to_who_is_cancelled_in_that_moment_goes_on(
     await asyncio.gather(unlucky, return_exceptions=True)
     async with asyncio.timeout(1), slots.of(STRICT, urgent=True):
         pass
+
+
+async def test_who_only_asks_for_room_waits_behind_all_and_takes_nothing() -> None:
+    slots = Slots(at_strict=2)
+    assert (slots.size(STRICT), await slots.room(STRICT)) == (2, 2)
+    work = Work(slots)
+    tasks = [asyncio.create_task(work.run(STRICT, f"{number}")) for number in range(3)]
+    await settle()
+    looking = asyncio.create_task(slots.room(STRICT))
+    await settle()
+    assert not looking.done()
+    work.end.set()
+    assert await looking >= 1
+    await asyncio.gather(*tasks)
+    assert (len(work.order), await slots.room(STRICT)) == (3, 2)

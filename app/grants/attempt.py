@@ -1,0 +1,65 @@
+"""`Run`: how far one refresh has got; and what its end means. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from app.errors import GrantRefused, Sent, UpstreamError
+from app.grants.claim import Claim
+from app.grants.grant import Grant, Outcome
+from app.oauth.answers import TokenSet
+from app.oauth.client import OAuthClient
+
+
+@dataclass
+class Run:
+    """How far one refresh has got."""
+
+    client: OAuthClient
+    claim: Claim
+    tries: int = 0
+    may_be_spent: bool = False  # a try's outcome is unknown
+    sent_at: float = 0.0  # monotonic seconds of the last try
+    took: timedelta | None = None  # how long its answer took, where it is committed later than it came
+    adopts: UUID | None = None  # the candidate whose tokens it commits, in place of an answer of its own
+    flaw: Mapping[str, Any] | None = (
+        None  # what was wrong with an answer of which only the refresh token is of use
+    )
+
+
+def outcome_of(error: UpstreamError) -> Outcome:
+    """How an attempt ended that ended with `error`."""
+    if isinstance(error, GrantRefused):
+        return Outcome.DEAD
+    return Outcome.UNKNOWN if error.sent is Sent.UNKNOWN else Outcome.FAILED
+
+
+def reason_of_death(run: Run) -> str:
+    """Why a refused grant is dead. Where an earlier try may have spent the refresh token, that is why."""
+    lost = run.client.provider.rotates and (run.may_be_spent or run.claim.grant.may_be_spent)
+    return "lost_rotation" if lost else "invalid_grant"
+
+
+def as_recorded(error: UpstreamError, now: datetime) -> dict[str, Any]:
+    """What a grant's `last_error` tells, and what those are told who waited for the attempt elsewhere."""
+    return {
+        "provider_code": error.provider_code,
+        "retry_after": error.retry_after,
+        "code": error.code,
+        "category": error.category,
+        "message": error.detail,
+        "at": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    }
+
+
+def brings_more(tokens: TokenSet, present: Grant, *, expires_at: datetime | None) -> bool:
+    """Whether an answer is worth having beside what another refresh with the same refresh token has stored since."""
+    if tokens.refresh_token is not None:
+        return True
+    if tokens.access_token is None or present.expires_at is None:
+        return False
+    return expires_at is None or expires_at > present.expires_at

@@ -1,0 +1,122 @@
+"""The SQL of provider incidents: what opens and clears them, and the grants they concern."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func, literal, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from app.db import Tx
+from app.grants.grant import Grant, Outcome, Status
+from app.grants.incident import WINDOW, Incident, Toll, enough_refreshed
+from app.grants.store import began, clock, to_grant
+from app.tables import grants, provider_incidents, refresh_attempts
+
+_COLUMNS = [provider_incidents.c[name] for name in Incident.__dataclass_fields__]
+_OPEN = provider_incidents.c.cleared_at.is_(None)
+
+
+async def all_open(tx: Tx) -> list[Incident]:
+    rows = await tx.execute(select(*_COLUMNS).where(_OPEN).order_by(provider_incidents.c.opened_at))
+    return [Incident(*row) for row in rows]
+
+
+async def find_open(tx: Tx, provider: str) -> Incident | None:
+    row = (
+        await tx.execute(select(*_COLUMNS).where(_OPEN, provider_incidents.c.provider == provider))
+    ).one_or_none()
+    return None if row is None else Incident(*row)
+
+
+async def toll(tx: Tx, provider: str, *, and_grant: UUID | None = None) -> Toll:
+    """That of the last WINDOW; `and_grant` counts as refused, whatever is stored of it."""
+    refused = (
+        select(func.count())
+        .select_from(grants)
+        .where(
+            grants.c.provider == provider,
+            grants.c.refused_at > began() - WINDOW,
+            *(() if and_grant is None else (grants.c.id != and_grant,)),
+        )
+    )
+    number = (await tx.execute(refused)).scalar_one() + (and_grant is not None)
+    refreshed = (
+        select(literal(1))
+        .where(
+            refresh_attempts.c.at > began() - WINDOW,
+            refresh_attempts.c.provider == provider,
+            refresh_attempts.c.outcome == Outcome.REFRESHED,
+        )
+        .limit(enough_refreshed(number))
+        .subquery()
+    )
+    return Toll(number, (await tx.execute(select(func.count()).select_from(refreshed))).scalar_one())
+
+
+async def add(tx: Tx, *, incident_id: UUID, provider: str, refused: int, replica: str) -> bool:
+    """Whether it is new: of several who open it at once, one does."""
+    values = {
+        "id": incident_id,
+        "provider": provider,
+        "refused": refused,
+        "replica": replica,
+        "opened_at": clock(),
+    }
+    query = upsert(provider_incidents).values(**values).on_conflict_do_nothing()
+    return (await tx.execute(query.returning(provider_incidents.c.id))).first() is not None
+
+
+async def note_recovery(tx: Tx, provider: str) -> None:
+    """A grant that was refused has been refreshed."""
+    await tx.execute(
+        update(provider_incidents)
+        .where(_OPEN, provider_incidents.c.provider == provider)
+        .values(recovered=provider_incidents.c.recovered + 1)
+    )
+
+
+async def clear(tx: Tx, incident: Incident, *, within: timedelta) -> bool:
+    """Whether it was open. Grants that are still refused are tried again `within` that, and believed dead then."""
+    # Grants first, as a refresh does that ends: who takes the same locks in the same order waits, and never for ever.
+    await tx.execute(
+        update(grants)
+        .where(
+            grants.c.provider == incident.provider,
+            grants.c.refused_at.is_not(None),
+            grants.c.status == Status.ACTIVE,
+        )
+        .values(next_refresh_at=_after(timedelta(0), within))
+    )
+    query = update(provider_incidents).where(_OPEN, provider_incidents.c.id == incident.id)
+    cleared = await tx.execute(query.values(cleared_at=clock()).returning(provider_incidents.c.id))
+    return cleared.first() is not None
+
+
+async def revive(tx: Tx, incident: Incident, *, least: timedelta, most: timedelta) -> list[Grant]:
+    """Those that were believed dead just before it was opened: active again, tried between `least` and `most` from now."""
+    query = (
+        update(grants)
+        .where(
+            grants.c.provider == incident.provider,
+            grants.c.refused_at > incident.opened_at - WINDOW,
+            grants.c.status == Status.RECONNECT_REQUIRED,
+            grants.c.reconnect_reason == "invalid_grant",
+            grants.c.sealed_refresh_token.is_not(None),
+        )
+        .values(
+            status=Status.ACTIVE,
+            reconnect_reason=None,
+            probe_at=None,
+            next_refresh_at=_after(least, most),
+            updated_at=clock(),
+        )
+        .returning(*grants.c)
+    )
+    return [to_grant(row._mapping) for row in await tx.execute(query)]
+
+
+def _after(least: timedelta, most: timedelta) -> ColumnElement[datetime]:
+    seconds = least.total_seconds() + func.random() * (most - least).total_seconds()
+    return clock() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)

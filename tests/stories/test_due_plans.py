@@ -1,0 +1,150 @@
+"""Finding what is due costs the same however much is due: the plans, with a hundred thousand rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from app.db import Database, Tx
+from app.grants import due_store
+from app.grants.grant import Grant
+from tests.postgres import database
+
+LIMIT = 16
+# Of each ten grants eight are due at one provider and one at another, half of them in the time that is to come; the
+# tenth is not due.
+_ROWS = """
+INSERT INTO grants (
+  id, provider, user_id, lineage_id, sealed_refresh_token, refresh_fingerprint, expires_at, issued_ttl_seconds,
+  next_refresh_at)
+SELECT gen_random_uuid(), CASE WHEN n % 10 < 2 THEN 'small' ELSE 'large' END, 'user-' || n, gen_random_uuid(),
+  '\\x00', sha256(n::text::bytea), now() + interval '10 minutes', 3600,
+  now() + CASE WHEN n % 10 = 0 THEN interval '1 hour' ELSE (n - 50000) * interval '3 milliseconds' END
+FROM generate_series(1, 100000) AS n
+"""
+
+
+@pytest.fixture
+async def db(database_url: str) -> AsyncIterator[Database]:
+    async with database(database_url) as connection:
+        await connection.execute(_ROWS)
+        await connection.execute("VACUUM ANALYZE grants")
+    db = Database(database_url, pool_size=1)
+    yield db
+    await db.close()
+
+
+@contextmanager
+def statements() -> Iterator[list[tuple[str, tuple[Any, ...]]]]:
+    """What is asked of PostgreSQL meanwhile, with its parameters."""
+    asked: list[tuple[str, tuple[Any, ...]]] = []
+
+    def listen(*arguments: Any) -> None:
+        asked.append((arguments[2], arguments[3]))
+
+    event.listen(Engine, "before_cursor_execute", listen)
+    try:
+        yield asked
+    finally:
+        event.remove(Engine, "before_cursor_execute", listen)
+
+
+async def _take(tx: Tx, *, since: datetime | None = None) -> list[Grant]:
+    now = datetime.now(UTC)
+    return await due_store.take(
+        tx, "large", cutoff=now + timedelta(minutes=5), tick_started=now, since=since,
+        postpone_to=now + timedelta(minutes=7), limit=LIMIT,
+    )  # fmt: skip
+
+
+async def _plans(url: str, statement: str, parameters: tuple[Any, ...]) -> list[str]:
+    """As PostgreSQL does it for these parameters, and for any."""
+    async with database(url) as connection:
+        plans = []
+        for mode in ("force_custom_plan", "force_generic_plan"):
+            await connection.execute(f"SET plan_cache_mode = {mode}")
+            plans.append(await _explained(connection, statement, parameters))
+        return plans
+
+
+async def _explained(connection: asyncpg.Connection, statement: str, parameters: tuple[Any, ...]) -> str:
+    """What it really did, undone."""
+    transaction = connection.transaction()
+    await transaction.start()
+    prepared = await connection.prepare(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
+    [[plan]] = await prepared.fetch(*parameters)
+    await transaction.rollback()
+    return str(plan)
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
+
+
+def _looked_at(plan: str) -> int:
+    """Rows that were read, whether or not they were of use."""
+    nodes = _nodes(json.loads(plan)[0]["Plan"])
+    return sum(
+        round((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"])
+        for node in nodes
+        if "Relation Name" in node
+    )
+
+
+def _require_narrow(plan: str, *, most: int) -> None:
+    assert "grants_provider_due_idx" in plan
+    assert "Seq Scan" not in plan
+    assert _looked_at(plan) <= most, plan
+
+
+async def test_taking_looks_at_no_more_than_it_takes(db: Database, database_url: str) -> None:
+    async with db.begin() as tx:
+        first = await _take(tx)
+    for since in (None, first[-1].next_refresh_at):
+        with statements() as asked:
+            async with db.begin() as tx:
+                assert len(await _take(tx, since=since)) == LIMIT
+        for plan in await _plans(database_url, *asked[-1]):
+            _require_narrow(plan, most=4 * LIMIT + 1)
+            assert '"Sort"' not in plan
+
+
+async def test_finding_the_providers_looks_at_one_row_of_each(db: Database, database_url: str) -> None:
+    names, cutoff = ["none", "large", "small"], datetime.now(UTC) + timedelta(minutes=5)
+    with statements() as asked:
+        async with db.begin() as tx:
+            assert await due_store.providers(tx, names, cutoff=cutoff) == ["large", "small"]
+    for plan in await _plans(database_url, *asked[-1]):
+        _require_narrow(plan, most=len(names))
+
+
+async def test_putting_back_restores_what_nobody_has_tried(db: Database, database_url: str) -> None:
+    async with db.begin() as tx:
+        taken = await _take(tx)
+    async with database(database_url) as connection:
+        await connection.execute(
+            "UPDATE grants SET attempt_id = id, takeover_at = now() WHERE id = $1", taken[0].id
+        )
+        await connection.execute("UPDATE grants SET next_refresh_at = now() WHERE id = $1", taken[1].id)
+        [postponed_to] = {
+            row["next_refresh_at"]
+            for row in await connection.fetch(
+                "SELECT next_refresh_at FROM grants WHERE id = ANY($1)", [grant.id for grant in taken[2:]]
+            )
+        }
+        async with db.begin() as tx:
+            put_back = [await due_store.put_back(tx, grant, postponed_to=postponed_to) for grant in taken]
+        assert put_back == [False, False] + [True] * (LIMIT - 2)
+        async with db.begin() as tx:
+            again = await _take(tx)
+    assert again[: LIMIT - 2] == taken[2:]
