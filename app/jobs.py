@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from app.clock import Clock
+from app.clock import Clock, SystemClock
 from app.drain import Drain
 from app.errors import BrokerError
 from app.grants.due import DueRefresher
@@ -20,6 +20,7 @@ _JOB = "refresh_due"
 _AFTER_FAILURE = timedelta(seconds=10)
 _AFTER_POSTPONED = timedelta(seconds=20)  # a breaker's first cool-down is over then
 _AT_ONCE = timedelta(seconds=1)  # a job is not begun again in the moment in which it ends
+_WALL = SystemClock()  # the one that APScheduler goes by, right or wrong
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ class Timetable:
     @property
     def next_tick_at(self) -> datetime | None:
         job = self._scheduler.get_job(_JOB) if self._scheduler.running else None
-        return None if job is None else job.next_run_time
+        return None if job is None else self._clock.now() + (job.next_run_time - _WALL.now())
 
     def start(self) -> None:
-        self._add(Job(_JOB, self._refresh_due, self.interval), next_run_time=self._clock.now())
+        self._add(Job(_JOB, self._refresh_due, self.interval), next_run_time=_WALL.now())
         for job in self.jobs:
             self._add(job)
         self._scheduler.start()
@@ -125,5 +126,5 @@ class Timetable:
 
     def _tick_again(self, after: timedelta) -> None:
         """What is due waits for an outage to end, not for a whole interval after it."""
-        soon = self._clock.now() + min(self.interval, after)
+        soon = _WALL.now() + min(self.interval, after)
         self._scheduler.modify_job(_JOB, next_run_time=soon)

@@ -57,7 +57,6 @@ def create_app(read: Settings) -> FastAPI:
     """The application. It asks nothing of PostgreSQL before its lifespan begins."""
     catalogue = load_catalogue(more=read.providers_dir, allow_loopback=read.allow_loopback_upstreams)
     clients = oauth_clients(read, catalogue)
-    _warn_of_short_lives(clients, interval_seconds=read.refresh_interval_seconds)
     keys = key_encryption_keys(read)
     clock = DatabaseClock()
 
@@ -112,6 +111,7 @@ async def running(
         )
         services = build(ground)
         await services.registrar.load()
+        _warn_of_short_lives(clients, interval_seconds=read.refresh_interval_seconds)
         await services.sharing.load()
         stack.push_async_callback(services.authenticator.close)
         stack.push_async_callback(services.refresher.close)

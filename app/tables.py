@@ -163,7 +163,7 @@ refresh_attempts = Table(
     _time("at", required=True),
     CheckConstraint("outcome IN ('refreshed', 'failed', 'unknown', 'dead')", name="outcome"),
     Index("refresh_attempts_grant_idx", "grant_id", "at"),
-    Index("refresh_attempts_at_idx", "at", postgresql_using="brin"),
+    Index("refresh_attempts_at_idx", "at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}),
 )
 
 grant_candidates = (

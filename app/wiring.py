@@ -106,7 +106,7 @@ def build(on: Ground) -> Services:
         db, rotation, incidents, claims, known, clock,
         replica=on.replica, commit_within=timedelta(seconds=settings.COMMIT_SECONDS),
     )  # fmt: skip
-    candidates = Candidates(db, vault, ledger, clock)
+    candidates = Candidates(db, vault, ledger, incidents, clock)
     safekeeping = _safekeeping(on, ledger, revoker)
     slots = Slots()
     protocol = RefreshProtocol(

@@ -20,7 +20,7 @@ class RunAnswer(BaseModel):
     due: int = Field(description="All of them.")
     refreshed: int
     failed: int
-    postponed: int = Field(description="Left for later: the provider was not available, or time ran out.")
+    postponed: int = Field(description="Left for later: the provider was not available.")
 
 
 @router.post("/refresh/run", summary="Refresh what is due", responses=responses())

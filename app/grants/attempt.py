@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from app.errors import GrantRefused, Sent, UpstreamError
+from app.errors import GrantRefused, ProviderError, Sent, UpstreamError
 from app.grants.claim import Claim
-from app.grants.grant import Grant, Outcome
-from app.oauth.answers import TokenSet
+from app.grants.grant import Grant, Outcome, fingerprint
+from app.oauth.answers import NO_ACCESS_TOKEN, TokenSet
 from app.oauth.client import OAuthClient
 
 
@@ -23,6 +23,7 @@ class Run:
     claim: Claim
     tries: int = 0
     may_be_spent: bool = False  # a try's outcome is unknown
+    is_open: bool = False  # the last try was sent, and what became of it is not known, or not stored, yet
     sent_at: float = 0.0  # monotonic seconds of the last try
     took: timedelta | None = None  # how long its answer took, where it is committed later than it came
     adopts: UUID | None = None  # the candidate whose tokens it commits, in place of an answer of its own
@@ -56,9 +57,26 @@ def as_recorded(error: UpstreamError, now: datetime) -> dict[str, Any]:
     }
 
 
+def half_answered(title: str, now: datetime) -> dict[str, Any]:
+    """What is recorded of half an answer that was stored later than it came."""
+    return {
+        "provider_code": NO_ACCESS_TOKEN,
+        "retry_after": None,
+        "code": ProviderError.code,
+        "category": ProviderError.category,
+        "message": f"{title} gave an answer that cannot be used. Your connection is kept; try again shortly.",
+        "at": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    }
+
+
+def is_other(refresh_token: str | None, grant: Grant) -> bool:
+    """Whether it is one, and another than the grant's."""
+    return refresh_token is not None and fingerprint(refresh_token) != grant.refresh_fingerprint
+
+
 def brings_more(tokens: TokenSet, present: Grant, *, expires_at: datetime | None) -> bool:
     """Whether an answer is worth having beside what another refresh with the same refresh token has stored since."""
-    if tokens.refresh_token is not None:
+    if is_other(tokens.refresh_token, present):
         return True
     if tokens.access_token is None or present.expires_at is None:
         return False

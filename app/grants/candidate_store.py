@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.db import Tx
@@ -64,6 +64,22 @@ async def take_all(tx: Tx, grant_id: UUID) -> list[Candidate]:
         delete(grant_candidates).where(grant_candidates.c.grant_id == grant_id).returning(*_COLUMNS)
     )
     return [Candidate(*row) for row in rows]
+
+
+async def end_lineage(tx: Tx, grant_id: UUID, lineage_id: UUID) -> None:
+    """Removes those kept for the lineage."""
+    await tx.execute(
+        delete(grant_candidates).where(
+            grant_candidates.c.grant_id == grant_id, grant_candidates.c.lineage_id == lineage_id
+        )
+    )
+
+
+async def move(tx: Tx, grant_id: UUID, lineage_id: UUID) -> None:
+    """The grant begins that lineage with the same refresh token, for which they were kept."""
+    await tx.execute(
+        update(grant_candidates).where(grant_candidates.c.grant_id == grant_id).values(lineage_id=lineage_id)
+    )
 
 
 async def erase_older(tx: Tx, *, than: timedelta, limit: int) -> int:

@@ -28,3 +28,4 @@ class Claim:
     trigger: Trigger
     claimed_at: float  # monotonic seconds, taken before T1 was sent
     candidate_id: UUID | None = None  # an answer was kept that was given for this very refresh token
+    has_candidates: bool = False  # answers of the lineage were kept, whatever they were given for

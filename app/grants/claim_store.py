@@ -86,16 +86,13 @@ async def _claim(
     claimed_at: float,
 ) -> Claim | None:
     statuses = [Status.ACTIVE, *([Status.RECONNECT_REQUIRED] if trigger is Trigger.PROBE else [])]
-    kept = (
-        select(grant_candidates.c.id)
-        .where(
-            grant_candidates.c.grant_id == grants.c.id,
-            grant_candidates.c.lineage_id == grants.c.lineage_id,
-            grant_candidates.c.base_fingerprint == grants.c.refresh_fingerprint,
-        )
+    kept = select(grant_candidates.c.id).where(
+        grant_candidates.c.grant_id == grants.c.id, grant_candidates.c.lineage_id == grants.c.lineage_id
+    )
+    fitting = (
+        kept.where(grant_candidates.c.base_fingerprint == grants.c.refresh_fingerprint)
         .order_by(grant_candidates.c.created_at.desc())
         .limit(1)
-        .scalar_subquery()
     )
     query = (
         update(grants)
@@ -107,7 +104,11 @@ async def _claim(
             free,
         )
         .values(epoch=grants.c.epoch + 1, **values)
-        .returning(*grants.c, kept.label("candidate_id"))
+        .returning(
+            *grants.c,
+            fitting.scalar_subquery().label("candidate_id"),
+            kept.exists().label("has_candidates"),
+        )
     )
     row = (await tx.execute(query)).one_or_none()
     if row is None:
@@ -119,6 +120,7 @@ async def _claim(
         trigger=trigger,
         claimed_at=claimed_at,
         candidate_id=row.candidate_id,
+        has_candidates=row.has_candidates,
     )
 
 

@@ -64,10 +64,10 @@ class Claims:
             await self.give_back(grant.id, attempt_id)  # it may have been won, and only the answer be lost
             raise
 
-    async def renew(self, client: OAuthClient, claim: Claim) -> Claim | None:
+    async def renew(self, client: OAuthClient, claim: Claim, *, is_unspent: bool) -> Claim | None:
         """A new claim in its place, so that nobody takes over what is about to be sent; None where somebody has.
 
-        Raises DatabaseUnavailable.
+        Raises DatabaseUnavailable; where the refresh token is known to be unspent the claim is given back then.
         """
         claimed_at, attempt_id = self._clock.monotonic(), uuid7(self._clock.now())
         try:
@@ -76,9 +76,8 @@ class Claims:
                     tx, claim, attempt_id=attempt_id, term=self._term(client), claimed_at=claimed_at
                 )
         except DatabaseUnavailable:
-            if not client.provider.is_strict:  # there a try may have spent the token
-                raise
-            await self.give_back(claim.grant.id, claim.attempt_id, attempt_id)
+            if is_unspent:
+                await self.give_back(claim.grant.id, claim.attempt_id, attempt_id)
             raise
 
     async def give_back(self, grant_id: UUID, *attempt_ids: UUID) -> None:

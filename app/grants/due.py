@@ -164,13 +164,12 @@ class DueRefresher:
             async with asyncio.timeout(tick.ends_at - self._clock.monotonic()):
                 await tick.places.wait(lane.name)
                 free = await self._slots.room(lane.client)
-                if self._goes_on(lane, tick):
+                if self._goes_on(lane):
                     return await tick.places.take(lane.name, most=1 if self._is_doubtful(lane) else free)
         return 0
 
-    def _goes_on(self, lane: _Lane, tick: _Tick) -> bool:
-        ends = lane.stopped or self._drain.begun or self._clock.monotonic() >= tick.ends_at
-        return not ends and self._is_askable(lane.client)
+    def _goes_on(self, lane: _Lane) -> bool:
+        return not lane.stopped and not self._drain.begun and self._is_askable(lane.client)
 
     def _is_doubtful(self, lane: _Lane) -> bool:
         """Whether the next one to be asked shows how the provider is: its breaker lets no other through."""
@@ -199,8 +198,8 @@ class DueRefresher:
             tick.outcomes["refreshed"] += 1
         except (ProviderUnavailable, Overloaded):
             tick.outcomes["postponed"] += 1
-            # What kept this one from being tried would keep the others from it as well.
-            lane.stopped |= await self._put_back(grant, tick)
+            if await self._put_back(grant, tick):
+                lane.stopped = True  # what kept it from being tried would keep all others from it
         except BrokerError:
             tick.outcomes["failed"] += 1
         except Exception:  # one grant's trouble stops nobody else's refresh

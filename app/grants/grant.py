@@ -24,6 +24,8 @@ from app.errors import (
 )
 
 DEFAULT_ACCOUNT = "default"
+INCIDENT = "provider_incident"  # the code of an error that stands for a refusal which was not believed
+HALF_ANSWERS = {"no_usable_access_token", "unknown_token_type"}
 EXPIRING_WITHIN = timedelta(minutes=5)  # for what nobody will renew
 
 _RECONNECT_SENTENCES = {
@@ -155,8 +157,20 @@ class Grant:
 
     def is_doubted(self, now: datetime) -> bool:
         """Whether the provider called it dead, was not believed, and is not to be asked again yet."""
-        waits = self.next_refresh_at is not None and self.next_refresh_at > now
-        return self.status is Status.ACTIVE and self.refused_at is not None and waits
+        return self.status is Status.ACTIVE and (until := self._doubted_until) is not None and until > now
+
+    @property
+    def _doubted_until(self) -> datetime | None:
+        error = self.last_error or {}
+        if self.last_error_at is None or error.get("provider_code") != INCIDENT:
+            return None
+        return self.last_error_at + timedelta(seconds=error.get("retry_after") or 0)
+
+    @property
+    def is_half_answered(self) -> bool:
+        """Whether the last answer had a refresh token only, so that this generation has the access token of the one
+        before."""
+        return bool(self.failures) and (self.last_error or {}).get("provider_code") in HALF_ANSWERS
 
     def health(self, now: datetime) -> Health:
         if self.status is not Status.ACTIVE:
@@ -209,8 +223,8 @@ class Grant:
     def doubted(self, now: datetime) -> UpstreamError:
         """The error for one that `is_doubted`: what the last attempt ended with, until it is tried again."""
         error = self.last_failure()
-        if self.next_refresh_at is not None:
-            error.retry_after = max(1, math.ceil((self.next_refresh_at - now).total_seconds()))
+        if self._doubted_until is not None:
+            error.retry_after = max(1, math.ceil((self._doubted_until - now).total_seconds()))
         return error
 
     def failed_since(self, earlier: Grant) -> bool:

@@ -29,6 +29,7 @@ class Toll:
 
     refused: int
     refreshed: int
+    still_refused: int = 0  # of those that were refused before, again
 
     @property
     def is_incident(self) -> bool:
@@ -43,7 +44,12 @@ def enough_refreshed(refused: int) -> int:
 
 def is_over(incident: Incident, toll: Toll, now: datetime) -> bool:
     """Whether the provider is believed again: it succeeds, refuses few new ones, and either has taken back what it said
-    of some or has kept to it for an hour."""
+    of some, and repeated it of none, or has kept to it for an hour."""
     if toll.is_incident or not toll.refreshed:
         return False
-    return incident.recovered > 0 or now - incident.opened_at >= BELIEVED_AFTER
+    return has_recovered(incident, toll) or now - incident.opened_at >= BELIEVED_AFTER
+
+
+def has_recovered(incident: Incident, toll: Toll) -> bool:
+    """Whether the provider takes back what it said."""
+    return incident.recovered > 0 and not toll.still_refused

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, literal, select, update
+from sqlalchemy import CTE, ColumnElement, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.db import Tx
-from app.grants.grant import Grant, Outcome, Status
+from app.grants.grant import INCIDENT, Grant, Outcome, Status
 from app.grants.incident import WINDOW, Incident, Toll, enough_refreshed
 from app.grants.store import began, clock, to_grant
 from app.tables import grants, provider_incidents, refresh_attempts
@@ -38,6 +40,7 @@ async def toll(tx: Tx, provider: str, *, and_grant: UUID | None = None) -> Toll:
         .where(
             grants.c.provider == provider,
             grants.c.refused_at > began() - WINDOW,
+            grants.c.reconnect_reason.is_distinct_from("lost_rotation"),
             *(() if and_grant is None else (grants.c.id != and_grant,)),
         )
     )
@@ -48,11 +51,28 @@ async def toll(tx: Tx, provider: str, *, and_grant: UUID | None = None) -> Toll:
             refresh_attempts.c.at > began() - WINDOW,
             refresh_attempts.c.provider == provider,
             refresh_attempts.c.outcome == Outcome.REFRESHED,
+            refresh_attempts.c.provider_code.is_(None),  # the provider's own answer, and no candidate of ours
         )
         .limit(enough_refreshed(number))
         .subquery()
     )
-    return Toll(number, (await tx.execute(select(func.count()).select_from(refreshed))).scalar_one())
+    again = (
+        select(literal(1))
+        .where(
+            grants.c.provider == provider,
+            grants.c.refused_at <= began() - WINDOW,
+            grants.c.status == Status.ACTIVE,
+            grants.c.last_error_at > began() - WINDOW,
+            grants.c.last_error["provider_code"].astext == INCIDENT,
+        )
+        .limit(1)
+        .subquery()
+    )
+    return Toll(
+        number,
+        (await tx.execute(select(func.count()).select_from(refreshed))).scalar_one(),
+        (await tx.execute(select(func.count()).select_from(again))).scalar_one(),
+    )
 
 
 async def add(tx: Tx, *, incident_id: UUID, provider: str, refused: int, replica: str) -> bool:
@@ -77,44 +97,68 @@ async def note_recovery(tx: Tx, provider: str) -> None:
     )
 
 
-async def clear(tx: Tx, incident: Incident, *, within: timedelta) -> bool:
-    """Whether it was open. Grants that are still refused are tried again `within` that, and believed dead then."""
-    # Grants first, as a refresh does that ends: who takes the same locks in the same order waits, and never for ever.
-    await tx.execute(
-        update(grants)
-        .where(
-            grants.c.provider == incident.provider,
-            grants.c.refused_at.is_not(None),
-            grants.c.status == Status.ACTIVE,
-        )
-        .values(next_refresh_at=_after(timedelta(0), within))
+async def hurry(tx: Tx, incident: Incident, *, within: timedelta, forgiven: bool, limit: int) -> int:
+    """Has up to `limit` grants that are still refused tried again `within` that; how many. `forgiven`: a new refusal of
+    theirs counts as their first."""
+    waiting = _some(
+        incident,
+        limit,
+        grants.c.status == Status.ACTIVE,
+        grants.c.last_error["provider_code"].astext == INCIDENT,
     )
+    values: dict[str, Any] = {"last_error": None, "next_refresh_at": _after(timedelta(0), within)}
+    if forgiven:
+        values["refused_at"] = None
+    query = update(grants).where(grants.c.id == waiting.c.id).values(**values).returning(grants.c.id)
+    return len((await tx.execute(query)).all())
+
+
+async def clear(tx: Tx, incident: Incident) -> bool:
+    """Whether it was open."""
     query = update(provider_incidents).where(_OPEN, provider_incidents.c.id == incident.id)
     cleared = await tx.execute(query.values(cleared_at=clock()).returning(provider_incidents.c.id))
     return cleared.first() is not None
 
 
-async def revive(tx: Tx, incident: Incident, *, least: timedelta, most: timedelta) -> list[Grant]:
-    """Those that were believed dead just before it was opened: active again, tried between `least` and `most` from now."""
+async def revive(
+    tx: Tx, incident: Incident, *, error: Mapping[str, Any], least: timedelta, most: timedelta, limit: int
+) -> list[Grant]:
+    """Up to `limit` of those that were believed dead just before it was opened: active again with `error` as the last
+    one, tried between `least` and `most` from now."""
+    believed = _some(
+        incident,
+        limit,
+        grants.c.refused_at > incident.opened_at - WINDOW,
+        grants.c.status == Status.RECONNECT_REQUIRED,
+        grants.c.reconnect_reason == "invalid_grant",
+        grants.c.sealed_refresh_token.is_not(None),
+    )
     query = (
         update(grants)
-        .where(
-            grants.c.provider == incident.provider,
-            grants.c.refused_at > incident.opened_at - WINDOW,
-            grants.c.status == Status.RECONNECT_REQUIRED,
-            grants.c.reconnect_reason == "invalid_grant",
-            grants.c.sealed_refresh_token.is_not(None),
-        )
+        .where(grants.c.id == believed.c.id)
         .values(
             status=Status.ACTIVE,
             reconnect_reason=None,
             probe_at=None,
+            last_error=error,
+            last_error_at=clock(),
             next_refresh_at=_after(least, most),
             updated_at=clock(),
         )
         .returning(*grants.c)
     )
     return [to_grant(row._mapping) for row in await tx.execute(query)]
+
+
+def _some(incident: Incident, limit: int, *conditions: ColumnElement[bool]) -> CTE:
+    """Up to `limit` grants that the provider refused, passing over those that others hold."""
+    return (
+        select(grants.c.id)
+        .where(grants.c.provider == incident.provider, grants.c.refused_at.is_not(None), *conditions)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("some")
+    )
 
 
 def _after(least: timedelta, most: timedelta) -> ColumnElement[datetime]:

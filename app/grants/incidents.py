@@ -17,9 +17,9 @@ from app.clock import Clock
 from app.db import Database, Tx
 from app.errors import ProviderUnavailable, Sent
 from app.grants import incident_store
-from app.grants.attempt import Run
-from app.grants.grant import Grant, Trigger
-from app.grants.incident import Incident, is_over
+from app.grants.attempt import Run, as_recorded
+from app.grants.grant import INCIDENT, Grant, Trigger
+from app.grants.incident import Incident, has_recovered, is_over
 from app.grants.known import KnownGrants
 from app.grants.schedule import failure_backoff
 from app.ids import uuid7
@@ -29,6 +29,7 @@ log = logger(__name__)
 
 _TRY_EVERY = timedelta(minutes=5)  # each refused grant, at most
 _CLEARED_WITHIN = timedelta(minutes=1)
+_AT_ONCE = 200
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,7 @@ class Incidents:
         ):
             return None
         retry_in = max(_TRY_EVERY, failure_backoff(run.claim.grant.failures))
-        error = ProviderUnavailable(
-            f"{run.client.title} is refusing many connections at once, which looks like a fault of its own. Your "
-            "connection is kept; try again later.",
-            provider=run.client.name,
-            sent=Sent.ANSWERED,
-            provider_code="provider_incident",
-            retry_after=round(retry_in.total_seconds()),
-        )
+        error = _error(run.client.title, run.client.name, retry_in)
         return Doubt(error, retry_in)
 
     async def recovered(self, tx: Tx, grant: Grant) -> None:
@@ -94,22 +88,46 @@ class Incidents:
             INCIDENTS.labels(provider).set(1)
 
     async def _review(self, incident: Incident) -> None:
+        await self._revive(incident)
         async with self._db.begin() as tx:
-            revived = await incident_store.revive(tx, incident, least=_TRY_EVERY, most=2 * _TRY_EVERY)
-            for grant in revived:
-                await audit.record(tx, _event("grant.revived", grant), now=self._clock.now())
             toll = await incident_store.toll(tx, incident.provider)
-            is_cleared = is_over(incident, toll, self._clock.now()) and await incident_store.clear(
-                tx, incident, within=_CLEARED_WITHIN
-            )
-            if is_cleared:
-                details = {"recovered": incident.recovered}
-                event = AuditEvent("provider.incident_cleared", provider=incident.provider, details=details)
-                await audit.record(tx, event, now=self._clock.now())
-        for grant in revived:
-            await self._known.changed(grant)
-        if is_cleared:
-            log.warning("provider.incident_cleared", provider=incident.provider)
+        if not is_over(incident, toll, self._clock.now()):
+            return
+        # Before it is cleared: whoever dies in between leaves it to the next review, with nobody believed dead by it.
+        hurried = _AT_ONCE
+        while hurried == _AT_ONCE:
+            async with self._db.begin() as tx:
+                hurried = await incident_store.hurry(
+                    tx,
+                    incident,
+                    within=_CLEARED_WITHIN,
+                    forgiven=has_recovered(incident, toll),
+                    limit=_AT_ONCE,
+                )
+        await self._clear(incident)
+
+    async def _revive(self, incident: Incident) -> None:
+        error = as_recorded(_error(incident.provider, incident.provider, _TRY_EVERY), self._clock.now())
+        while True:
+            async with self._db.begin() as tx:
+                revived = await incident_store.revive(
+                    tx, incident, error=error, least=_TRY_EVERY, most=2 * _TRY_EVERY, limit=_AT_ONCE
+                )
+                for grant in revived:
+                    await audit.record(tx, _event("grant.revived", grant), now=self._clock.now())
+            for grant in revived:
+                await self._known.changed(grant)
+            if len(revived) < _AT_ONCE:
+                return
+
+    async def _clear(self, incident: Incident) -> None:
+        details = {"recovered": incident.recovered}
+        event = AuditEvent("provider.incident_cleared", provider=incident.provider, details=details)
+        async with self._db.begin() as tx:
+            if not await incident_store.clear(tx, incident):
+                return
+            await audit.record(tx, event, now=self._clock.now())
+        log.warning("provider.incident_cleared", provider=incident.provider)
 
     async def _opened(self, tx: Tx, grant: Grant) -> bool:
         """Whether its refusal makes an incident."""
@@ -133,3 +151,14 @@ class Incidents:
 def _event(action: str, grant: Grant) -> AuditEvent:
     key = grant.key
     return AuditEvent(action, provider=key.provider, user_id=key.user_id, grant_id=grant.id)
+
+
+def _error(title: str, provider: str, retry_in: timedelta) -> ProviderUnavailable:
+    return ProviderUnavailable(
+        f"{title} is refusing many connections at once, which looks like a fault of its own. Your connection is kept; "
+        "try again later.",
+        provider=provider,
+        sent=Sent.ANSWERED,
+        provider_code=INCIDENT,
+        retry_after=round(retry_in.total_seconds()),
+    )

@@ -6,6 +6,7 @@ follows the commit.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 
 from app.audit import store as audit
@@ -85,6 +86,10 @@ class Ledger:
             if outcome_of(error) is not Outcome.UNKNOWN and not run.may_be_spent:
                 await self._claims.give_back(run.claim.grant.id, run.claim.attempt_id)
             log.error("refresh.unrecorded", grant_id=str(run.claim.grant.id), provider=run.client.name)
+            if isinstance(
+                error, GrantRefused
+            ):  # not believed, since it could not be compared with what is stored
+                raise
             raise error from None
         await self._known.changed(run.claim.grant)
         if recorded is None:
@@ -95,10 +100,11 @@ class Ledger:
         raise told from error
 
     async def record_try(self, run: Run, error: UpstreamError) -> None:
-        """A try that failed and is followed by another: history only."""
+        """A try that failed and is followed by another: history only, where PostgreSQL can be had."""
         self._report(run, outcome_of(error), error.provider_code)
-        async with self._db.begin() as tx:
-            await self._record_attempt(tx, run, error)
+        with suppress(DatabaseUnavailable):
+            async with self._db.begin() as tx:
+                await self._record_attempt(tx, run, error)
 
     async def _committed(self, run: Run, tokens: TokenSet, grant: Grant | None) -> Grant | None:
         if grant is not None:
@@ -110,6 +116,7 @@ class Ledger:
         async with self._db.begin() as tx:
             stored = await self._rotation.store(tx, run, tokens)
             if stored is None or stored.was_applied:
+                await self._db.await_standby(tx)  # what was read here ends the answer's life in the journal
                 return None if stored is None else stored.grant
             before, grant = run.claim.grant, stored.grant
             category, provider_code = _told(run)

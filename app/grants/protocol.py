@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from app.breaker import BreakerKey, Breakers
 from app.clock import Clock
+from app.db import DatabaseUnavailable
 from app.drain import Drain
 from app.errors import GrantRefused, Sent, UpstreamError
-from app.grants.attempt import Run, as_recorded
+from app.grants.attempt import Run, as_recorded, is_other
 from app.grants.candidates import Candidates
 from app.grants.claims import Claims
-from app.grants.grant import Grant, Trigger, fingerprint
+from app.grants.grant import Grant, Trigger
 from app.grants.ledger import Ledger
 from app.grants.revoke import Revoker
 from app.grants.safekeeping import Safekeeping
@@ -99,9 +100,19 @@ class RefreshProtocol:
                 return None
             may_take_over = self._safekeeping.may_take_over(client, grant)
             claim = await self._claims.win(client, grant, trigger, may_take_over=may_take_over)
-            if claim is None or await self._candidates.adopt(run := Run(client, claim)):
-                return None
-            return await self._refresh(run, breaker, refresh_token)
+            return None if claim is None else await self._use(Run(client, claim), breaker, refresh_token)
+
+    async def _use(self, run: Run, breaker: BreakerKey, refresh_token: str) -> Grant | None:
+        try:
+            return (
+                None
+                if await self._candidates.adopt(run)
+                else await self._refresh(run, breaker, refresh_token)
+            )
+        except DatabaseUnavailable:
+            if not run.is_open and not run.may_be_spent:  # nothing was sent, or the answer to it is known
+                await self._claims.give_back(run.claim.grant.id, run.claim.attempt_id)
+            raise
 
     async def _refresh(self, run: Run, breaker: BreakerKey, refresh_token: str) -> Grant | None:
         try:
@@ -110,7 +121,7 @@ class RefreshProtocol:
         except _Superseded:
             return None
         except TokensIncomplete as error:
-            if not _is_new(error.rest.refresh_token, run):
+            if not is_other(error.rest.refresh_token, run.claim.grant):
                 await self._failed(run, error)
                 return None
             run.flaw = as_recorded(error, self._clock.now())
@@ -136,11 +147,12 @@ class RefreshProtocol:
         while True:
             if not self._claims.may_send(run.claim):
                 await self._renew(run)
-            run.tries += 1
+            run.tries, run.is_open = run.tries + 1, True
             run.sent_at = self._clock.monotonic()
             try:
                 return await self._endpoints.refresh(run.client, refresh_token=refresh_token)
             except UpstreamError as error:
+                run.is_open = error.sent is Sent.UNKNOWN or isinstance(error, TokensIncomplete)
                 delay = self._delay(run, error)
                 if delay is None:
                     raise
@@ -158,7 +170,7 @@ class RefreshProtocol:
         return self._backoff.delay(run.tries, retry_after=error.retry_after)
 
     async def _renew(self, run: Run) -> None:
-        claim = await self._claims.renew(run.client, run.claim)
+        claim = await self._claims.renew(run.client, run.claim, is_unspent=not run.may_be_spent)
         if claim is None:
             raise _Superseded
         run.claim = claim
@@ -179,7 +191,3 @@ class RefreshProtocol:
         """
         log.warning("refresh.superseded", grant_id=str(run.claim.grant.id), provider=run.client.name)
         await self._revoker.discard(run.client, run.claim.grant, tokens)
-
-
-def _is_new(refresh_token: str | None, run: Run) -> bool:
-    return refresh_token is not None and fingerprint(refresh_token) != run.claim.grant.refresh_fingerprint

@@ -93,10 +93,10 @@ class Refresher:
         if generation is None:
             await self._require_rest(grant)
             return await self.fresh(key, Need(newer_than=grant.generation), wait=wait, trigger=Trigger.FORCED)
-        if generation != grant.generation:
+        if generation != grant.generation and not grant.is_half_answered:
             return await self.fresh(key, Need(), wait=wait)
         # The token was refused, so answering it again helps nobody.
-        need = Need(newer_than=generation, or_present=False)
+        need = Need(newer_than=grant.generation, or_present=False)
         return await self.fresh(key, need, wait=wait, trigger=Trigger.FORCED)
 
     async def renewed(self, grant: Grant, trigger: Trigger) -> Grant:
@@ -183,7 +183,11 @@ class Refresher:
             before, present = present, await self._waiting.until_claim_ends(present)
             self._known.forget(present.key)  # whoever asks next sees what this caller is told
             now = self._clock.now()
-            if present.generation > before.generation and present.is_valid(now):
+            if (
+                present.generation > before.generation
+                and present.is_valid(now)
+                and not present.is_half_answered
+            ):
                 return present
             present.require_refreshable()
             if present.is_held(now):

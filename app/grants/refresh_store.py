@@ -117,7 +117,7 @@ async def record_death(
         **NO_CLAIM,
         "status": Status.RECONNECT_REQUIRED,
         "reconnect_reason": reason,
-        "refused_at": func.coalesce(grants.c.refused_at, clock()),
+        "refused_at": None if reason == "lost_rotation" else func.coalesce(grants.c.refused_at, clock()),
         "probe_at": None if probe_in is None else clock() + probe_in,
         "failures": grants.c.failures + 1,
         "last_error": error,

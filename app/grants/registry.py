@@ -234,7 +234,14 @@ class GrantRegistry:
         values = {**columns, **sealed, **metadata, "generation": generation}
         if tokens.scope is None:
             values["scope"] = present.scope
-        await candidate_store.take_all(tx, present.id)  # they are of the lineage that ends here
+        if (
+            values["refresh_fingerprint"] is None
+            or values["refresh_fingerprint"] != present.refresh_fingerprint
+        ):
+            await candidate_store.take_all(tx, present.id)  # they are of the lineage that ends here
+        else:  # what is not known of its refresh token is not known still
+            await candidate_store.move(tx, present.id, values["lineage_id"])
+            values["may_be_spent"] = present.may_be_spent or present.attempt_id is not None
         return await store.replace(tx, present.id, values)
 
     async def _record(self, tx: Tx, action: str, grant: Grant, actor: str) -> None:

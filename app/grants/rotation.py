@@ -4,7 +4,7 @@ it is still the grant that was sent     the next generation
 our commit went through before          nothing more
 same refresh token, later generation    sealed anew on top of it, if it brings anything more
 another refresh token, same lineage     kept as a candidate, if it brings a refresh token; nothing is overwritten
-revoked, or another lineage             nothing: the caller revokes it or drops it
+revoked, or a lineage with another one  nothing: the caller revokes it or drops it
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 from app.clock import Clock
 from app.db import Tx
 from app.grants import attempt_store, candidate_store, refresh_store, store
-from app.grants.attempt import Run, brings_more
+from app.grants.attempt import Run, brings_more, half_answered, is_other
 from app.grants.candidate_store import Candidate
-from app.grants.grant import Grant, Status, fingerprint
+from app.grants.grant import Grant, Status
 from app.grants.schedule import failure_backoff, refresh_margin
 from app.grants.sealing import open_access_token, open_refresh_token, place_of_candidate, seal_tokens
 from app.oauth.answers import TokenSet
@@ -51,10 +51,10 @@ class Rotation:
 
         Tokens without an access token leave the present one as it is.
         """
-        if await attempt_store.was_applied(tx, run.claim):
-            applied = await store.find_by_id(tx, run.claim.grant.id)
-            return None if applied is None else Stored(applied, was_applied=True)
         while True:
+            if await attempt_store.was_applied(tx, run.claim):
+                applied = await store.find_by_id(tx, run.claim.grant.id)
+                return None if applied is None else Stored(applied, was_applied=True)
             grant = await refresh_store.commit_refresh(tx, run.claim, values=self._values(run, tokens))
             if grant is not None:
                 await self._tidy_candidates(tx, run, tokens)
@@ -70,18 +70,23 @@ class Rotation:
         sent = run.claim.grant
         return (
             present.status is not Status.REVOKED
-            and present.lineage_id == sent.lineage_id
+            # Also in a lineage that an import began which kept the very refresh token that was spent.
+            and present.refresh_fingerprint is not None
             and present.refresh_fingerprint == sent.refresh_fingerprint
             and present.generation > sent.generation
             and brings_more(tokens, present, expires_at=self._expires_at(run, tokens))
         )
 
     async def _tidy_candidates(self, tx: Tx, run: Run, tokens: TokenSet) -> None:
-        """What was adopted is none any more. Of a flawed answer not even the refresh token may be right, so the one that it
-        replaced is kept to fall back to."""
+        """What was adopted is none any more, and a good answer proves that the refresh token it was given for was the live
+        one. Of a flawed answer not even the refresh token may be right, so the one that it replaced is kept to fall back
+        to."""
         before = run.claim.grant
         if run.adopts is not None:
             await candidate_store.remove(tx, run.adopts)
+        elif tokens.access_token is not None:
+            if run.claim.has_candidates:
+                await candidate_store.end_lineage(tx, before.id, before.lineage_id)
         elif tokens.access_token is None and before.sealed_refresh_token is not None:
             replaced = TokenSet(None, refresh_token=open_refresh_token(self._vault, before))
             await self._add_candidate(tx, run, replaced, base_fingerprint=None)
@@ -91,7 +96,7 @@ class Rotation:
         sent = run.claim.grant
         if present is None or present.status is Status.REVOKED or present.lineage_id != sent.lineage_id:
             return
-        if tokens.refresh_token is None or fingerprint(tokens.refresh_token) == present.refresh_fingerprint:
+        if run.adopts is not None or not is_other(tokens.refresh_token, present):
             return
         await self._add_candidate(tx, run, tokens, base_fingerprint=sent.refresh_fingerprint)
         log.warning("refresh.kept_as_candidate", grant_id=str(sent.id), provider=run.client.name)
@@ -118,10 +123,11 @@ class Rotation:
             refresh_token=tokens.refresh_token or open_refresh_token(self._vault, grant),
         )
         if (refresh_ttl := _refresh_ttl(run.client, tokens)) is not None:
-            columns["refresh_expires_at"] = self._clock.now() + refresh_ttl
+            columns["refresh_expires_at"] = self._sent_at(run) + refresh_ttl
         if tokens.access_token is None:
             retry_in = failure_backoff(grant.failures)
-            return columns | refresh_store.flawed(error=run.flaw, retry_in=retry_in)
+            error = run.flaw or half_answered(run.client.title, self._clock.now())
+            return columns | refresh_store.flawed(error=error, retry_in=retry_in)
         columns["token_type"] = tokens.token_type
         if tokens.scope is not None:  # RFC 6749 section 5.1: left out, it is unchanged
             columns["scope"] = tokens.scope

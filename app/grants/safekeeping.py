@@ -184,7 +184,11 @@ class Safekeeping:
             client, entry.claim(grant), tries=1, sent_at=self._clock.monotonic() - elapsed, took=entry.took
         )
         tokens = TokenSet(**json.loads(text))
-        committed = await self._ledger.commit_late(run, tokens)
+        try:
+            committed = await self._ledger.commit_late(run, tokens)
+        except CannotOpen:  # what is stored: the grant's trouble, and no other entry's
+            log.error("journal.entry_unsettled", grant_id=str(entry.grant_id))
+            return False
         if committed is None:
             await self._revoker.discard(client, grant, tokens)
         log.warning("journal.replayed", grant_id=str(entry.grant_id), committed=committed is not None)

@@ -110,13 +110,15 @@ async def replace(tx: Tx, grant_id: UUID, values: Mapping[str, Any]) -> Grant:
         update(grants)
         .where(grants.c.id == grant_id, _NOT_REVOKED)
         .values(
-            **NO_CLAIM,
-            **NO_DOUBT,
-            failures=0,
-            last_error=None,
-            last_error_at=None,
-            updated_at=clock(),
-            **values,
+            {
+                **NO_CLAIM,
+                **NO_DOUBT,
+                "failures": 0,
+                "last_error": None,
+                "last_error_at": None,
+                "updated_at": clock(),
+                **values,
+            }
         )
         .returning(*grants.c)
     )

@@ -25,6 +25,7 @@ _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MAX_LIFETIME_SECONDS = 10 * 366 * 86400
 # Answers that say "not now" without having processed anything (RFC 6749 section 4.1.2.1, RFC 6585, RFC 9110).
 _UNPROCESSED_STATUSES = {408, 429, 503}
+NO_ACCESS_TOKEN, UNKNOWN_TOKEN_TYPE = "no_usable_access_token", "unknown_token_type"
 _UNUSABLE = "{title} gave an answer that cannot be used. Your connection is kept; try again shortly."
 _REFUSALS: Mapping[str | None, tuple[type[UpstreamError], str]] = {
     "dead": (GrantRefused, "{title} no longer accepts this connection. Please connect your account again."),
@@ -194,7 +195,7 @@ def _token_set(client: OAuthClient, answer: HttpAnswer, fields: Mapping[str, Any
     raise TokensIncomplete(
         _UNUSABLE.format(title=client.title),
         provider=client.name,
-        provider_code=flaw.replace(" ", "_"),
+        provider_code=flaw,
         rest=tokens,
     )
 
@@ -202,10 +203,10 @@ def _token_set(client: OAuthClient, answer: HttpAnswer, fields: Mapping[str, Any
 def _flaw(access_token: object, token_type: object) -> str | None:
     """What makes an access token useless."""
     if not _is_token(access_token):
-        return "no usable access_token"
+        return NO_ACCESS_TOKEN
     # RFC 6749 section 7.1: a client must not use a token whose type it does not understand.
     if not isinstance(token_type, str) or token_type.lower() not in {"bearer", "bot", "user"}:
-        return "unknown token_type"
+        return UNKNOWN_TOKEN_TYPE
     return None
 
 

@@ -32,7 +32,13 @@ def upgrade() -> None:
         "grants_probe_idx", "grants", ["probe_at"], postgresql_where=sa.text("probe_at IS NOT NULL")
     )
     op.add_column("refresh_attempts", sa.Column("provider", sa.Text(), nullable=True))
-    op.create_index("refresh_attempts_at_idx", "refresh_attempts", ["at"], postgresql_using="brin")
+    op.create_index(
+        "refresh_attempts_at_idx",
+        "refresh_attempts",
+        ["at"],
+        postgresql_using="brin",
+        postgresql_with={"autosummarize": "on"},
+    )
     op.create_table(
         "grant_candidates",
         sa.Column("id", sa.UUID(), nullable=False),

@@ -35,7 +35,8 @@ async def pass_time(database_url: str, interval: str) -> None:
     """So much later, as far as grants and incidents are concerned; whatever was to be tried again is due."""
     async with database(database_url) as connection:
         await connection.execute(
-            f"UPDATE grants SET refused_at = refused_at - interval '{interval}', next_refresh_at = now()"
+            f"UPDATE grants SET refused_at = refused_at - interval '{interval}', next_refresh_at = now(),"
+            f" last_error_at = last_error_at - interval '{interval}'"
         )
         await connection.execute(f"UPDATE refresh_attempts SET at = at - interval '{interval}'")
         await connection.execute(

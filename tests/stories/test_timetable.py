@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.clock import SystemClock
+from app.clock import DatabaseClock, SystemClock
 from app.db import DatabaseUnavailable
 from app.drain import Drain
 from app.jobs import Job, Timetable
@@ -71,3 +71,17 @@ async def test_a_job_is_not_done_twice_at_once(broker: Broker) -> None:
             await asyncio.sleep(0.01)
     timetable.stop()
     assert most == 1
+
+
+async def test_the_first_tick_comes_at_once_even_where_the_machine_s_clock_is_wrong(broker: Broker) -> None:
+    clock = DatabaseClock()
+    clock.set(datetime.now(UTC) + timedelta(hours=2), at=clock.monotonic())
+    drain = Drain(clock, within=timedelta(seconds=1))
+    timetable = Timetable(broker.services.due, drain, clock, interval=timedelta(hours=1))
+    timetable.start()
+    async with asyncio.timeout(10):
+        while timetable.last_tick_at is None:
+            await asyncio.sleep(0.01)
+    assert timetable.next_tick_at is not None
+    assert timedelta(0) < timetable.next_tick_at - clock.now() < timedelta(hours=1.2)
+    timetable.stop()
