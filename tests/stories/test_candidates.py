@@ -177,3 +177,66 @@ async def test_candidates_are_kept_for_a_day(broker: Broker, sandbox: Sandbox, d
         await connection.execute("UPDATE grant_candidates SET created_at = now() - interval '25 h'")
     await broker.run("erase_candidates")
     assert await candidates(database_url) == 0
+
+
+async def half_answered(broker: Broker, sandbox: Sandbox) -> None:
+    """Ada's last answer had a refresh token only; the one that it replaced is kept to fall back to."""
+    await broker.put("sandbox/ada", bring(sandbox.grant("ada")))
+    sandbox.control(faults=[{"kind": "no_access_token", "after_processing": True}])
+    assert (await broker.http.get("/tokens/sandbox/ada")).status_code == 502
+
+
+async def test_a_good_answer_proves_the_stored_refresh_token_and_ends_what_was_kept_beside_it(
+    broker: Broker, sandbox: Sandbox, database_url: str
+) -> None:
+    await half_answered(broker, sandbox)
+    assert await candidates(database_url) == 1
+    assert (await broker.token("sandbox/ada"))["generation"] == 3
+    assert await candidates(database_url) == 0
+    await expire(database_url)
+    sandbox.control(faults=[REFUSED])
+    answer = await broker.http.get("/tokens/sandbox/ada")
+    assert (answer.status_code, sandbox.report()["reuse_detected"]) == (409, 0)
+
+
+async def test_while_a_provider_is_not_believed_nothing_takes_the_place_of_what_is_stored(
+    hasty: tuple[Broker, Broker], sandbox: Sandbox, database_url: str
+) -> None:
+    await overtaken(hasty, sandbox, "graced/ada")
+    await expire(database_url)
+    async with database(database_url) as connection:
+        await connection.execute(
+            "INSERT INTO provider_incidents (id, provider, refused, replica, opened_at)"
+            " VALUES (gen_random_uuid(), 'graced', 9, 'other', now())"
+        )
+    sandbox.control(faults=[REFUSED])
+    answer = await hasty[1].http.get("/tokens/graced/ada")
+    assert answer.json()["provider_code"] == "provider_incident"
+    assert await candidates(database_url) == 1
+
+
+async def test_an_import_that_keeps_the_refresh_token_does_not_drop_its_successor(
+    hasty: tuple[Broker, Broker], sandbox: Sandbox
+) -> None:
+    await hasty[0].put("sandbox/ada", bring(sandbox.grant("ada")))
+    sandbox.control(faults=[{"kind": "delay", "seconds": 2.5, "after_processing": True}])
+    late = asyncio.create_task(hasty[0].http.get("/tokens/sandbox/ada"))
+    await asyncio.sleep(2.0)  # the claim is over, and anybody's
+    answer = await hasty[1].http.put("/grants/sandbox/ada", json={"access_token": "at", "expires_in": 600})
+    assert answer.status_code == 200
+    await late
+    assert (await hasty[1].http.post("/tokens/sandbox/ada/refresh")).json()["refreshed"]
+    assert sandbox.report()["reuse_detected"] == 0
+
+
+async def test_the_token_that_was_refused_is_not_answered_under_a_new_generation(
+    broker: Broker, sandbox: Sandbox
+) -> None:
+    await broker.put("sandbox/ada", bring(sandbox.grant("ada"), expires_in=600))
+    refused = await broker.token("sandbox/ada")
+    sandbox.control(faults=[{"kind": "no_access_token", "after_processing": True}])
+    body = {"generation": refused["generation"]}
+    assert (await broker.http.post("/tokens/sandbox/ada/refresh", json=body)).status_code == 502
+    token = (await broker.http.post("/tokens/sandbox/ada/refresh", json=body)).json()
+    assert token["access_token"] != refused["access_token"]
+    assert (token["generation"], token["degraded"]) == (3, None)

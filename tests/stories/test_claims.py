@@ -29,6 +29,15 @@ class LosingAnswers:
             raise DatabaseUnavailable
 
 
+class Away:
+    """There is no PostgreSQL."""
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Tx]:
+        raise DatabaseUnavailable
+        yield
+
+
 async def lose_answers(broker: Broker, *, times: int) -> None:
     claims: Any = broker.services.claims
     claims._db = LosingAnswers(claims._db, times=times)
@@ -76,3 +85,26 @@ async def test_where_nothing_rotates_no_rotation_can_be_lost(
     sandbox.revoke("ada")
     answer = await broker.http.get("/tokens/keeps/ada")
     assert (answer.status_code, answer.json()["reason"]) == (409, "invalid_grant")
+
+
+async def test_a_try_that_cannot_be_written_down_holds_nobody_up(
+    broker: Broker, sandbox: Sandbox, database_url: str
+) -> None:
+    await broker.put("sandbox/ada", bring(sandbox.grant("ada")))
+    ledger: Any = broker.services.safekeeping._ledger
+    ledger._db = LosingAnswers(ledger._db, times=1)
+    sandbox.control(faults=[{"kind": "status", "status": 503}])
+    assert (await broker.token("sandbox/ada"))["generation"] == 2
+
+
+async def test_a_refusal_that_cannot_be_written_down_is_not_believed(
+    broker: Broker, sandbox: Sandbox, database_url: str
+) -> None:
+    await broker.put("sandbox/ada", bring(sandbox.grant("ada")))
+    ledger: Any = broker.services.safekeeping._ledger
+    ledger._db = Away()
+    sandbox.control(faults=[{"kind": "status", "status": 400, "body": {"error": "invalid_grant"}}])
+    answer = await broker.http.get("/tokens/sandbox/ada")
+    assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+    async with database(database_url) as connection:
+        assert await connection.fetchval("SELECT attempt_id FROM grants") is None

@@ -116,6 +116,53 @@ async def test_it_is_over_once_refused_grants_are_refreshed_and_no_others_are_re
     assert await statuses(broker) == {"active"}
 
 
+async def test_it_is_not_over_while_refusals_are_repeated_and_new_ones_count_after_it(
+    broker: Broker, sandbox: Sandbox, database_url: str
+) -> None:
+    await bring_all(broker, sandbox)
+    await refuse(broker, sandbox)
+    assert await is_incident(broker)
+    await pass_time(database_url, "11 min")
+    sandbox.control(clear_faults=True)
+    await broker.token(f"sandbox/{USERS[0]}")
+    await refuse(broker, sandbox, USERS[1:])  # it flaps
+    assert await is_incident(broker)
+    await pass_time(database_url, "11 min")
+    sandbox.control(clear_faults=True)
+    await bring_all(broker, sandbox, ["ada"])
+    await broker.token("sandbox/ada")
+    await broker.run("review_incidents")
+    assert not await is_incident(broker)
+    await pass_time(database_url, "1 min")
+    told = await refuse(broker, sandbox, USERS[1:])
+    assert told[-1]["provider_code"] == "provider_incident"
+    await broker.run("review_incidents")
+    assert await statuses(broker) == {"active"}
+
+
+async def test_a_grant_that_is_active_again_tells_nobody_to_connect_again(
+    broker: Broker, sandbox: Sandbox
+) -> None:
+    await bring_all(broker, sandbox)
+    await refuse(broker, sandbox)
+    assert await is_incident(broker)
+    told = (await broker.http.get(f"/tokens/sandbox/{USERS[0]}")).json()
+    assert (told["code"], told["provider_code"]) == ("provider_unavailable", "provider_incident")
+    assert "Your connection is kept" in told["detail"]
+
+
+async def test_after_it_an_ordinary_failure_keeps_no_caller_out(
+    broker: Broker, sandbox: Sandbox, database_url: str
+) -> None:
+    await bring_all(broker, sandbox)
+    await refuse(broker, sandbox)
+    assert await is_incident(broker)
+    await pass_time(database_url, "11 min")
+    sandbox.control(clear_faults=True, faults=[{"kind": "status", "status": 503, "times": 3}])
+    assert (await broker.http.get(f"/tokens/sandbox/{USERS[0]}")).status_code == 503
+    assert (await broker.token(f"sandbox/{USERS[0]}"))["generation"] == 2
+
+
 async def test_a_provider_that_keeps_to_it_for_an_hour_is_believed(
     broker: Broker, sandbox: Sandbox, database_url: str
 ) -> None:
@@ -165,6 +212,9 @@ async def test_rotations_that_we_lost_are_no_incident_of_the_provider(
         await connection.execute("UPDATE grants SET may_be_spent = true")
     told = await refuse(broker, sandbox)
     assert {(each["code"], each["reason"]) for each in told} == {("reconnect_required", "lost_rotation")}
+    assert not await is_incident(broker)
+    await bring_all(broker, sandbox, ["ada"])
+    assert (await refuse(broker, sandbox, ["ada"]))[0]["reason"] == "invalid_grant"
     assert not await is_incident(broker)
 
 
