@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TOOLS := .venv-tools
 PYTEST_ARGS ?= -n auto
 
-.PHONY: run install test faults check format lock clean
+.PHONY: run install test faults sabotage check format lock clean
 
 run: $(VENV)/installed
 	@BROKER_ENVIRONMENT=development exec $(BIN)/broker serve --demo
@@ -20,6 +20,10 @@ test: $(VENV)/installed-dev $(TOOLS)/installed
 # Processes killed and stopped, PostgreSQL too, for minutes: prints a table of what was lost. `make test` has a short form.
 faults: $(VENV)/installed-dev
 	$(BIN)/python -m tests.faults $(FAULTS_ARGS)
+
+# Whether the above would notice: for each invariant a build that is broken in one place, run until the invariant finds it.
+sabotage: $(VENV)/installed-dev
+	$(BIN)/python -m tests.faults.sabotage $(SABOTAGE_ARGS)
 
 # Format, lint, types and the import contracts; the tests are `make test`.
 check: $(VENV)/installed-dev

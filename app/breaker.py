@@ -225,8 +225,9 @@ class Breakers:
         return True
 
     @contextmanager
-    def operation(self, key: BreakerKey) -> Iterator[None]:
-        """Runs one operation through the breaker and learns from how it ends.
+    def operation(self, key: BreakerKey) -> Iterator[bool]:
+        """Runs one operation through the breaker and learns from how it ends. Yields whether it is the probe of a breaker
+        that is half-open: that is one question, and is not repeated.
 
         Raises ProviderUnavailable without running it where the breaker refuses. Network errors, time-outs and
         5xx count against the upstream; an answer that is merely unwelcome counts for it; anything else
@@ -235,7 +236,7 @@ class Breakers:
         breaker = self.of(key)
         permit = breaker.admit(self._now())
         try:
-            yield
+            yield breaker.state is BreakerState.HALF_OPEN
         except UpstreamError as error:
             if error.category in _COUNTED:
                 breaker.failed(permit, self._now())

@@ -22,6 +22,7 @@ class Run:
     client: OAuthClient
     claim: Claim
     tries: int = 0
+    is_probe: bool = False  # of a breaker that is half-open
     may_be_spent: bool = False  # a try's outcome is unknown
     is_open: bool = False  # the last try was sent, and what became of it is not known, or not stored, yet
     sent_at: float = 0.0  # monotonic seconds of the last try

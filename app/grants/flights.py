@@ -39,6 +39,10 @@ class Flights:
             flight.add_done_callback(lambda task: self._landed(key, task))
         return self._flights[key]
 
+    def under_way(self, key: FlightKey) -> bool:
+        """Whether that generation is being refreshed here at this moment."""
+        return key in self._flights
+
     async def land(self) -> int:
         """Waits for those under way as long as the drain allows; how many were still in the air then."""
         if not self._flights:

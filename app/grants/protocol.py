@@ -116,7 +116,7 @@ class RefreshProtocol:
 
     async def _refresh(self, run: Run, breaker: BreakerKey, refresh_token: str) -> Grant | None:
         try:
-            with self._breakers.operation(breaker):
+            with self._breakers.operation(breaker) as run.is_probe:
                 tokens = await self._spend(run, refresh_token)
         except _Superseded:
             return None
@@ -163,7 +163,7 @@ class RefreshProtocol:
 
     def _delay(self, run: Run, error: UpstreamError) -> float | None:
         """Seconds until the next try; None where there must be none."""
-        if self._drain.begun or not error.retryable or isinstance(error, TokensIncomplete):
+        if self._drain.begun or run.is_probe or not error.retryable or isinstance(error, TokensIncomplete):
             return None
         if error.sent is Sent.UNKNOWN and run.client.provider.is_strict:
             return None  # a token that may be spent is not sent again: reuse would revoke its family

@@ -74,7 +74,8 @@ class Refresher:
         refresh itself goes on when the caller hangs up or runs out of time.
         """
         known = await self._known.get(key)
-        if known.read_now or need.is_met_by(known.value, self._clock.now()):
+        is_awaited = self._flights.under_way((known.value.id, known.value.generation))
+        if known.read_now or is_awaited or need.is_met_by(known.value, self._clock.now()):
             return await self._fresh_of(known, need, scope, wait, trigger)
         try:
             grant = await self._known.read(key)  # what is remembered will not do; what is stored may

@@ -14,7 +14,7 @@ NO_ANSWER = 0
 class Answer:
     """What one caller was told. Times are seconds since the epoch on this machine's clock.
 
-    `status` is `NO_ANSWER` where the connection was refused or lost; `named` is the generation that a refresh named as
+    `status` is `NO_ANSWER` where the connection was refused or lost, and `code` what the client calls that; `named` is the generation that a refresh named as
     refused by a resource server.
     """
 
@@ -52,15 +52,29 @@ class GrantRow:
     attempt_id: str | None = None
     owner: str | None = None
     takeover_in: float | None = None
+    lineage_id: str = ""
+    failures: int = 0
 
 
 @dataclass(frozen=True)
 class AttemptRow:
-    """A row of `refresh_attempts`, in the order of their commits."""
+    """A row of `refresh_attempts`, in the order of their commits. `code`: the provider's, or what we add in its place."""
 
     grant_id: str
     lineage_id: str
     outcome: str
+    generation: int
+    id: str = ""
+    code: str | None = None
+
+
+@dataclass(frozen=True)
+class Journaled:
+    """An answer that was in a journal at some time, by its attempt; `generation` is the one that was refreshed."""
+
+    attempt_id: str
+    grant_id: str
+    lineage_id: str
     generation: int
 
 
@@ -96,6 +110,26 @@ class Upstream:
 
 
 @dataclass(frozen=True)
+class Down:
+    """A replica was out of service by the scenario's doing. `gently`: by SIGTERM, so that what had been asked before it
+    is answered all the same."""
+
+    replica: int
+    since: float
+    until: float
+    gently: bool = False
+
+
+@dataclass(frozen=True)
+class Departure:
+    """How a replica ended that was told to: its exit code, and the refreshes that it left without an end."""
+
+    replica: int
+    code: int
+    left: int
+
+
+@dataclass(frozen=True)
 class Allowed:
     """What this scenario may cost. `pauses`: a process stood still, so two may have held one claim in turn."""
 
@@ -106,15 +140,28 @@ class Allowed:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All of it. `unsettled` are the users whose grants gave no final answer before time ran out."""
+    """All of it. `unsettled` are the users whose grants gave no final answer before time ran out.
+
+    `journaled` is what was seen in journals at any time, `outstanding` how much is left in each of them, and `candidates`
+    are the attempts whose answers are kept for later.
+
+    `idle_in_transaction_seconds` is the longest that any connection kept a transaction open without asking anything,
+    times aside in which a process had been stopped.
+    """
 
     answers: Sequence[Answer] = ()
     upstream: Upstream = Upstream()
     grants: Sequence[GrantRow] = ()
     attempts: Sequence[AttemptRow] = ()
+    journaled: Sequence[Journaled] = ()
+    outstanding: Mapping[str, int] = field(default_factory=dict)
+    candidates: frozenset[str] = frozenset()
     written: Mapping[str, bytes] = field(default_factory=dict)
     withdrawn: frozenset[str] = frozenset()  # users who withdrew their consent at the provider
     unsettled: frozenset[str] = frozenset()
+    downs: Sequence[Down] = ()
+    departures: Sequence[Departure] = ()
+    idle_in_transaction_seconds: float = 0.0
     collected_at: float = 0.0
     allowed: Allowed = Allowed()
 

@@ -10,16 +10,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tests.faults.evidence import NO_ANSWER, Answer, Evidence, GrantRow
+from tests.faults import answered
+from tests.faults.answered import CLOCK_SLACK, with_token
+from tests.faults.evidence import AttemptRow, Evidence, GrantRow
 
-CLOCK_SLACK = 1.0  # seconds: rounding of `expires_in`, and the way of an answer
 REVOKED_WITHIN = 2.0
-FORGOTTEN_WITHIN = 6.0  # what is remembered for five seconds, and one for the way
-STALE_WITHIN = 62.0  # the same while PostgreSQL is away
 TAKEOVER_SLACK = 2.0
+IDLE_SECONDS = 1.0  # in a transaction: far longer than the way from one statement to the next
+REFUSED = {"invalid_grant", "lost_rotation"}  # why a provider's refusal kills
 SECRETS = re.compile(rb"s[ar]t_[A-Za-z0-9_-]{32}|brk_[0-9a-f]{16}_[0-9a-f]{64}|sandbox-secret")
-# What a caller may be told while things are broken, and try again; anything else fails a user for no reason.
-PASSING = {"overloaded", "provider_unavailable", "provider_error", "refresh_timeout", "rate_limited"}
 
 
 @dataclass(frozen=True)
@@ -70,55 +69,59 @@ def one_refresh_in_flight_per_grant(evidence: Evidence) -> Iterator[str]:
 
 
 def generation_grows(evidence: Evidence) -> Iterator[str]:
-    """Each refresh that is written down has a generation of its own, higher than those before it."""
+    """Each refresh that is written down has a generation of its own, higher than those before it, and than the first, which
+    no refresh brought."""
     last: dict[tuple[str, str], int] = {}
     for attempt in evidence.attempts:
         key = (attempt.grant_id, attempt.lineage_id)
         if attempt.outcome == "refreshed":
-            if attempt.generation <= last.get(key, 0):
-                yield f"{attempt.grant_id}: generation {attempt.generation} after {last[key]}"
+            if attempt.generation <= last.get(key, 1):
+                yield f"{attempt.grant_id}: generation {attempt.generation} after {last.get(key, 1)}"
             last[key] = attempt.generation
 
 
-def an_answered_generation_is_durable(evidence: Evidence) -> Iterator[str]:
-    """Nobody is given a token of a generation that a crash takes back."""
-    stored = {row.id: row.generation for row in evidence.grants}
-    for answer in _with_token(evidence):
-        if (answer.generation or 0) > stored.get(answer.grant_id or "", 0):
-            yield f"{answer.user}: generation {answer.generation} was answered and is not stored"
+def every_journaled_set_ends_somewhere(evidence: Evidence) -> Iterator[str]:
+    """Committed, a candidate, dropped for a newer lineage, or revoked; and once all is well again no journal holds any.
+
+    A candidate ends when a later refresh proves that what is stored in its place is live.
+    """
+    for journal, count in evidence.outstanding.items():
+        if count:
+            yield f"{journal}: {count} answers are left in it"
+    committed = {attempt.id: attempt.generation for attempt in evidence.attempts}
+    adopted = {attempt.grant_id for attempt in evidence.attempts if attempt.code == "candidate_adopted"}
+    proven: dict[str, int] = defaultdict(int)
+    for attempt in evidence.attempts:
+        if attempt.outcome == "refreshed":
+            proven[attempt.grant_id] = max(proven[attempt.grant_id], attempt.generation)
+    grants = {row.id: row for row in evidence.grants if row.status != "revoked"}
+    for answer in evidence.journaled:
+        grant = grants.get(answer.grant_id)
+        if grant is None or grant.lineage_id != answer.lineage_id or answer.attempt_id in evidence.candidates:
+            continue
+        is_stored = committed.get(answer.attempt_id, 0) > answer.generation or answer.grant_id in adopted
+        if not is_stored and proven[answer.grant_id] < answer.generation + 2:
+            yield f"{grant.user}: what followed generation {answer.generation} was journaled, and is nowhere"
 
 
-def a_generation_has_one_token(evidence: Evidence) -> Iterator[str]:
-    """All callers who are told the same generation are given the same token."""
-    tokens: dict[tuple[str | None, int | None], str | None] = {}
-    for answer in _with_token(evidence):
-        if tokens.setdefault((answer.grant_id, answer.generation), answer.access_token) != (
-            answer.access_token
-        ):
-            yield f"{answer.user}: generation {answer.generation} was answered with two tokens"
-
-
-def a_replaced_token_is_forgotten(evidence: Evidence) -> Iterator[str]:
-    """Some seconds after a later generation was answered, no replica answers an earlier one."""
-    by_grant: dict[str | None, list[Answer]] = defaultdict(list)
-    for answer in _with_token(evidence):
-        by_grant[answer.grant_id].append(answer)
-    for answers in by_grant.values():
-        highest: list[Answer] = []  # answers that were news, in the order they came
-        for answer in sorted(answers, key=lambda each: each.answered_at):
-            within = STALE_WITHIN if answer.degraded == "database_unavailable" else FORGOTTEN_WITHIN
-            known = [each for each in highest if each.answered_at + within < answer.asked_at]
-            if known and (known[-1].generation or 0) > (answer.generation or 0):
-                yield f"{answer.user}: generation {answer.generation}, long after {known[-1].generation}"
-            if not highest or (answer.generation or 0) > (highest[-1].generation or 0):
-                highest.append(answer)
-
-
-def a_refused_token_is_not_answered_again(evidence: Evidence) -> Iterator[str]:
-    """Who names the generation that a resource server refused is given a later one or none."""
-    for answer in _with_token(evidence):
-        if answer.named is not None and (answer.generation or 0) <= answer.named:
-            yield f"{answer.user}: asked for better than {answer.named}, given {answer.generation}"
+def a_stale_failure_changes_nothing(evidence: Evidence) -> Iterator[str]:
+    """Failures tell of the generation that they were met with: none kills a later one, nor counts against it."""
+    refreshed: dict[tuple[str, str], int] = defaultdict(int)
+    failed: dict[tuple[str, str], list[AttemptRow]] = defaultdict(list)
+    for attempt in evidence.attempts:
+        lineage = (attempt.grant_id, attempt.lineage_id)
+        if attempt.outcome == "refreshed":
+            refreshed[lineage] = max(refreshed[lineage], attempt.generation)
+        else:
+            failed[lineage].append(attempt)
+    for row in evidence.grants:
+        lineage = (row.id, row.lineage_id)
+        own = [attempt for attempt in failed[lineage] if attempt.generation >= refreshed[lineage]]
+        deaths = [each for each in own if each.outcome == "dead" and each.generation == row.generation]
+        if row.reconnect_reason in REFUSED and not deaths:
+            yield f"{row.user}: called dead, and nobody refused its generation {row.generation}"
+        if row.failures > len(own):
+            yield f"{row.user}: {row.failures} failures are counted, its own are {len(own)}"
 
 
 def a_spent_refresh_token_is_sent_only_under_policy(evidence: Evidence) -> Iterator[str]:
@@ -132,7 +135,7 @@ def a_spent_refresh_token_is_sent_only_under_policy(evidence: Evidence) -> Itera
 def revoked_never_comes_back(evidence: Evidence) -> Iterator[str]:
     """Two seconds after a deletion was answered nobody is given a token of that grant, and its row stays a tombstone."""
     deleted = evidence.deleted_at()
-    for answer in _with_token(evidence):
+    for answer in with_token(evidence):
         if answer.asked_at > deleted.get(answer.user, float("inf")) + REVOKED_WITHIN:
             yield f"{answer.user}: answered {answer.asked_at - deleted[answer.user]:.1f} s after its deletion"
     for row in evidence.grants:
@@ -148,24 +151,6 @@ def what_is_deleted_is_dead_at_the_provider(evidence: Evidence) -> Iterator[str]
             yield f"{family.user}: deleted, and alive at the provider"
 
 
-def no_expired_token_is_answered(evidence: Evidence) -> Iterator[str]:
-    """Neither one that was over when it was asked for, nor one that is said to last longer than it does."""
-    for answer in _with_token(evidence):
-        _, expires = evidence.upstream.access_tokens.get(answer.access_token or "", ("", float("inf")))
-        if expires < answer.asked_at:
-            yield f"{answer.user}: a token that had ended {answer.asked_at - expires:.1f} s before"
-        elif answer.asked_at + (answer.expires_in or 0) > expires + CLOCK_SLACK:
-            yield f"{answer.user}: said to last {answer.expires_in} s, ends in {expires - answer.asked_at:.1f}"
-
-
-def no_foreign_token_is_answered(evidence: Evidence) -> Iterator[str]:
-    """Each token was issued by the provider, and to the very user it was asked for."""
-    for answer in _with_token(evidence):
-        owner, _ = evidence.upstream.access_tokens.get(answer.access_token or "", (None, 0.0))
-        if owner != answer.user:
-            yield f"{answer.user}: was given a token of {owner or 'nobody'}"
-
-
 def every_claim_resolves(evidence: Evidence) -> Iterator[str]:
     """No claim outlasts its takeover, and each grant comes to a final answer once all is well again."""
     for row in evidence.grants:
@@ -175,13 +160,19 @@ def every_claim_resolves(evidence: Evidence) -> Iterator[str]:
         yield f"{user}: no final answer"
 
 
-def failures_can_be_tried_again(evidence: Evidence) -> Iterator[str]:
-    """While things are broken callers are told to try again, and nothing else; a dead grant counts as lost instead."""
-    gone = evidence.withdrawn | evidence.deleted_at().keys()
-    for answer in evidence.answers:
-        told = answer.status in (200, NO_ANSWER) or answer.user in gone
-        if not told and answer.code not in PASSING | {"reconnect_required"}:
-            yield f"{answer.user}: {answer.status} {answer.code} to {answer.kind}"
+def sigterm_loses_nothing(evidence: Evidence) -> Iterator[str]:
+    """A replica that is told to end does so by itself, with 0, and finishes what it has begun."""
+    for departure in evidence.departures:
+        if departure.code:
+            yield f"replica {departure.replica} ended with {departure.code}"
+        if departure.left:
+            yield f"replica {departure.replica} left {departure.left} refreshes without an end"
+
+
+def no_connection_is_held_upstream(evidence: Evidence) -> Iterator[str]:
+    """No transaction stays open while something else is waited for, such as a provider's answer."""
+    if evidence.idle_in_transaction_seconds > IDLE_SECONDS:
+        yield f"a connection was idle in its transaction for {evidence.idle_in_transaction_seconds:.1f} s"
 
 
 def a_redirect_is_not_followed(evidence: Evidence) -> Iterator[str]:
@@ -201,17 +192,23 @@ INVARIANTS: tuple[Invariant, ...] = (
     no_grant_is_lost,
     one_refresh_in_flight_per_grant,
     generation_grows,
-    an_answered_generation_is_durable,
-    a_generation_has_one_token,
-    a_replaced_token_is_forgotten,
-    a_refused_token_is_not_answered_again,
+    every_journaled_set_ends_somewhere,
+    a_stale_failure_changes_nothing,
+    answered.an_answered_generation_is_durable,
+    answered.a_generation_has_one_token,
+    answered.a_replaced_token_is_forgotten,
+    answered.a_refused_token_is_not_answered_again,
     a_spent_refresh_token_is_sent_only_under_policy,
     revoked_never_comes_back,
     what_is_deleted_is_dead_at_the_provider,
-    no_expired_token_is_answered,
-    no_foreign_token_is_answered,
+    answered.no_expired_token_is_answered,
+    answered.no_foreign_token_is_answered,
     every_claim_resolves,
-    failures_can_be_tried_again,
+    answered.failures_can_be_tried_again,
+    answered.a_failure_says_when_to_come_back,
+    answered.a_running_replica_answers,
+    sigterm_loses_nothing,
+    no_connection_is_held_upstream,
     a_redirect_is_not_followed,
     no_plaintext_is_written,
 )
@@ -220,7 +217,3 @@ INVARIANTS: tuple[Invariant, ...] = (
 def violations(evidence: Evidence) -> list[Violation]:
     """All of them, by the invariant's name."""
     return [Violation(each.__name__, detail) for each in INVARIANTS for detail in each(evidence)]
-
-
-def _with_token(evidence: Evidence) -> Iterator[Answer]:
-    return (answer for answer in evidence.answers if answer.has_token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections import Counter, deque
@@ -18,6 +19,8 @@ from tests.faults.evidence import NO_ANSWER, Answer, Kind
 
 _TICKETS = 2  # callers that may ask for one grant at once
 _FINAL = {"reconnect_required", "grant_not_found"}
+# Well under what the server keeps an idle connection for (5 s): a busy one closes it upon what is just being sent.
+_IDLE_SECONDS = 2.0
 _LATER_SECONDS = (0.05, 0.25)  # before the next try where nobody said when
 
 
@@ -43,7 +46,7 @@ class Load:
         tickets = deque(self.users * _TICKETS)
         self._random.shuffle(tickets)
         stop = asyncio.Event()
-        async with self._session() as http, asyncio.TaskGroup() as tasks:
+        async with self.session() as http, asyncio.TaskGroup() as tasks:
             for _ in range(callers):
                 tasks.create_task(self._call(http, tickets, stop))
             try:
@@ -51,29 +54,44 @@ class Load:
             finally:
                 stop.set()
 
-    async def at_once(self, user: str, times: int) -> list[Answer]:
-        """So many callers want the same token at the same moment."""
-        async with self._session() as http:
-            asked = [self._ask(http, "fetch", user) for _ in range(times)]
-            return await asyncio.gather(*asked)
+    async def fetch_all(
+        self, http: aiohttp.ClientSession, users: Sequence[str], *, at_once: int | None = None
+    ) -> list[Answer]:
+        """Asks once for the token of each of `users`, all of them at the same moment or so many `at_once`."""
+        slots = asyncio.Semaphore(at_once or len(users))
+
+        async def fetch(user: str) -> Answer:
+            async with slots:
+                return await self._ask(http, "fetch", user)
+
+        return await asyncio.gather(*map(fetch, users))
+
+    async def refresh_all(self, http: aiohttp.ClientSession, users: Sequence[str]) -> list[Answer]:
+        """Asks once for a better token of each of `users` than they were last given, of all of them at the same moment."""
+        return await asyncio.gather(*(self._ask(http, "refresh", user) for user in users))
 
     async def delete(self, user: str) -> Answer:
         """Deletes the grant, trying again until that is answered."""
-        async with self._session() as http:
+        async with self.session() as http:
             while True:
                 answer = await self._ask(http, "delete", user)
                 if answer.status in (200, 404):
                     return answer
                 await asyncio.sleep(0.2)
 
-    async def settle(self, *, seconds: float) -> frozenset[str]:
-        """Has each grant refreshed once more now that all is well, waiting as it is told to; those with no final answer
-        in time."""
-        open_ = set(self.users)
-        async with self._session() as http:
+    def add(self, users: Sequence[str]) -> None:
+        """Further users, whose grants are new."""
+        self.users += users
+        self.generations |= dict.fromkeys(users, 1)
+
+    async def settle(self, users: Sequence[str], *, seconds: float) -> frozenset[str]:
+        """Has each grant of `users` refreshed once more now that all is well, waiting as it is told to; those with no
+        final answer in time."""
+        open_ = set(users)
+        async with self.session() as http:
             deadline = time.monotonic() + seconds
             slots = asyncio.Semaphore(16)
-            tasks = [asyncio.create_task(self._settle(http, user, open_, slots)) for user in self.users]
+            tasks = [asyncio.create_task(self._settle(http, user, open_, slots)) for user in users]
             await asyncio.wait(tasks, timeout=max(0, deadline - time.monotonic()))
             for task in tasks:
                 task.cancel()
@@ -157,18 +175,27 @@ class Load:
                 json={"generation": named} if kind == "refresh" else None,
             ) as answer:
                 after = answer.headers.get("Retry-After")
-                return answer.status, await answer.json(content_type=None), int(after) if after else None
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
-            return NO_ANSWER, {}, None
+                return answer.status, _object(await answer.read()), int(after) if after else None
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            return NO_ANSWER, {"code": type(error).__name__}, None
 
     def refused(self) -> Counter[str]:
         """Failures that were not to be tried again, by code."""
         failed = (each for each in self.answers if each.status not in (200, NO_ANSWER))
         return Counter(each.code or str(each.status) for each in failed if not each.retryable)
 
-    def _session(self) -> aiohttp.ClientSession:
+    def session(self, *, seconds: float = 14, idle_seconds: float = _IDLE_SECONDS) -> aiohttp.ClientSession:
+        """Callers who wait so long for an answer, and keep a connection so long when it is idle."""
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=idle_seconds),
             headers={"Authorization": f"Bearer {ADMIN_KEY}"},
-            timeout=aiohttp.ClientTimeout(total=14, sock_connect=3),
+            timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=3),
         )
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """What was answered; where that is no JSON, all there is of it is put in place of a code."""
+    try:
+        return dict(json.loads(body))
+    except (TypeError, ValueError):
+        return {"code": repr(body[:80])}

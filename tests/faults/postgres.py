@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import asyncpg
 
@@ -23,10 +24,38 @@ _SETTINGS = {
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
+    "wal_keep_size": "64MB",  # what a standby lacks between its copy and its first connection
     "timezone": "UTC",
     "log_checkpoints": "off",
     "log_min_error_statement": "panic",
 }
+
+
+class Storage(Protocol):
+    """Where the world's replicas keep what they know: a PostgreSQL, alone or with what stands before or behind it."""
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """What replicas are told of it."""
+
+    @property
+    def is_running(self) -> bool: ...
+
+    def create(self) -> None: ...
+
+    async def start(self) -> None: ...
+
+    def pids(self) -> list[int]: ...
+
+    def crash(self) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+    async def query(self, sql: str, *arguments: Any) -> Sequence[asyncpg.Record]: ...
 
 
 class Postgres:
@@ -36,6 +65,7 @@ class Postgres:
         self.data = folder / "data"
         self.port = free_port()
         self.url = f"postgresql://broker@127.0.0.1:{self.port}/postgres"
+        self.settings = {"DATABASE_URL": self.url}
         self._folder = folder
         self._account = account_for(self.data)
         self._binaries = binaries_for(self.data, self._account).folder
@@ -49,9 +79,6 @@ class Postgres:
 
     def create(self) -> None:
         """Makes the cluster, once; whoever reaches the port is believed to be `broker`."""
-        self._folder.mkdir(exist_ok=True)
-        if self._account:
-            os.chown(self._folder, *self._account)
         arguments = [
             "-U",
             "broker",
@@ -63,7 +90,19 @@ class Postgres:
             "--no-sync",
             "--wal-segsize=1",
         ]
-        made = run(self._account, self._binaries / "initdb", "-D", str(self.data), *arguments)
+        self._make("initdb", *arguments)
+
+    def copy(self, primary: Postgres) -> None:
+        """Makes it anew, as a standby of `primary`, which it follows once it is started."""
+        shutil.rmtree(self.data, ignore_errors=True)
+        source = ["-h", "127.0.0.1", "-p", str(primary.port), "-U", "broker"]
+        self._make("pg_basebackup", *source, "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+
+    def _make(self, program: str, *arguments: str) -> None:
+        self._folder.mkdir(exist_ok=True)
+        if self._account:
+            os.chown(self._folder, *self._account)
+        made = run(self._account, self._binaries / program, "-D", str(self.data), *arguments)
         assert made.returncode == 0, made.stdout
 
     @property

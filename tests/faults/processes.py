@@ -25,12 +25,20 @@ class Process:
     """
 
     def __init__(
-        self, command: Sequence[str], log: Path, *, environment: Mapping[str, str], uid: int | None = None
+        self,
+        command: Sequence[str],
+        log: Path,
+        *,
+        environment: Mapping[str, str],
+        uid: int | None = None,
+        folder: Path = REPOSITORY,
     ) -> None:
+        """`folder`: where it runs, unless as somebody else."""
         self.command = list(command)
         self.log = log
         self.environment = dict(environment)
         self._uid = uid
+        self._folder = folder
         self._popen: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -40,7 +48,7 @@ class Process:
             self._popen = subprocess.Popen(
                 self.command,
                 env=self.environment,
-                cwd="/" if self._uid else REPOSITORY,
+                cwd="/" if self._uid else self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -116,10 +124,20 @@ def children(parent: int) -> Iterator[int]:
 
 def is_alive(pid: int) -> bool:
     """Whether it runs; one that has ended and was not waited for does not."""
+    return _state(pid) not in "ZX"
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped it."""
+    return _state(pid) == "T"
+
+
+def _state(pid: int) -> str:
+    """As the kernel abbreviates it; X where there is none of that pid."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return "X"
 
 
 def signal_all(pids: Sequence[int], number: int) -> None:

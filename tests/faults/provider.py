@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
-from contextlib import suppress
+import threading
+import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -28,8 +30,17 @@ class AuthorizationServer:
         self.url = f"http://127.0.0.1:{self.port}"
         self._state = folder / "authorization-server.json"
         self._access_tokens: dict[str, tuple[str, float]] = {}
+        self._looking = threading.Lock()
         self._process = Process(
-            [sys.executable, "-m", "app.sandbox", "--port", str(self.port), "--state", str(self._state)],
+            [
+                sys.executable,
+                "-m",
+                "tests.faults.sandbox",
+                "--port",
+                str(self.port),
+                "--state",
+                str(self._state),
+            ],
             folder / "authorization-server.log",
             environment=dict(os.environ),
         )
@@ -68,13 +79,21 @@ class AuthorizationServer:
         await self._post("/_control/revoke", {"user": user})
 
     def look(self) -> dict[str, Any]:
-        """What it has on disk now; notes access tokens, which it forgets some time after they have expired."""
-        with suppress(FileNotFoundError):
+        """What it knows now; notes access tokens, which it forgets some time after they have expired.
+
+        Raises AssertionError where it does not say so within 5 s.
+        """
+        with self._looking:
+            self._state.unlink(missing_ok=True)
+            self._process.signal(signal.SIGUSR1)
+            deadline = time.monotonic() + 5
+            while not self._state.exists():
+                assert time.monotonic() < deadline, f"the sandbox says nothing:\n{self._process.last_words()}"
+                time.sleep(0.005)
             state = cast(dict[str, Any], json.loads(self._state.read_text()))
             for token, found in state["access_tokens"].items():
                 self._access_tokens[token] = (found["user"], found["expires"])
             return state
-        return {"families": [], "refresh_tokens": {}, "access_tokens": {}}
 
     async def evidence(self) -> Upstream:
         """All that it knows of what happened."""

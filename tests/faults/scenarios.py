@@ -7,11 +7,14 @@ what processes make of them is up to the machine.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
-from tests.faults.evidence import NO_ANSWER, Allowed
+from tests.faults.evidence import NO_ANSWER, Allowed, Answer, GrantRow
 from tests.faults.invariants import Violation
-from tests.faults.supervisor import LEASE_SECONDS, Replica, World
-from tests.faults.trial import NOTHING, SHORT, Outcome, Size, Trial
+from tests.faults.replica import LEASE_SECONDS, Replica
+from tests.faults.supervisor import World
+from tests.faults.trial import NOTHING, Outcome, Size, Trial
 
 
 async def postgres_killed(
@@ -20,11 +23,12 @@ async def postgres_killed(
     """kill -9 of PostgreSQL and all its children, `down` seconds without it, and recovery; under continuous refreshes."""
     trial = await Trial.of("postgres killed" if down[1] < 8 else "postgres away", world, seed, size)
     async with trial.under_load():
-        for _ in range(size.faults):
+        for number in range(size.faults):
             world.postgres.crash()
             await trial.rest(*down)
             await world.postgres.start()
             await trial.rest()
+            await trial.rotations(size.rotations * (number + 1) // size.faults)
     return await trial.end(crashes=size.faults)
 
 
@@ -45,15 +49,34 @@ async def postgres_paused(
 async def rolling_restart(world: World, seed: int, size: Size) -> Outcome:
     """SIGTERM to one replica after the other, under load; each ends by itself, with 0, before it is started again."""
     trial = await Trial.of("rolling restart", world, seed, size)
-    more = []
     async with trial.under_load():
         for number in range(size.faults):
             replica = world.replicas[number % len(world.replicas)]
-            code = await replica.process.end()
-            if code:
-                more.append(Violation("a_replica_ends_by_itself", f"{replica.url} ended with {code}"))
+            await world.end(replica)
             await replica.start()
-    return trial.outcome(await trial.evidence(NOTHING), crashes=size.faults, more=more)
+    answers = list(trial.load.answers)
+    failed = [answer for answer in answers if answer.status not in (200, NO_ANSWER)]
+    figure = (
+        f"{len(answers)} requests, {len(failed)} told to come back, "
+        f"{sum(answer.status == NO_ANSWER for answer in answers)} met a replica that was down"
+    )
+    evidence = await trial.evidence(NOTHING)
+    more = [Violation("who_comes_back_is_served", each) for each in in_vain(trial.load.answers, failed)]
+    return trial.outcome(evidence, crashes=size.faults, more=more, figures=[figure])
+
+
+def in_vain(answers: Sequence[Answer], failed: Sequence[Answer]) -> Iterator[str]:
+    """Of those who were told to come back, whoever did when he was told to and was not given a token."""
+    by_user: dict[str, list[Answer]] = defaultdict(list)
+    for answer in answers:
+        by_user[answer.user].append(answer)
+    for answer in failed:
+        told = answer.answered_at + (answer.retry_after or 0)
+        later = [each for each in by_user[answer.user] if each.asked_at >= told and each.status != NO_ANSWER]
+        again = min(later, key=lambda each: each.asked_at, default=None)
+        if again is None or again.status != 200:
+            how = "nobody came back" if again is None else f"{again.status} {again.code}"
+            yield f"{answer.user}: {answer.status} {answer.code}, and then {how}"
 
 
 async def replica_killed(world: World, seed: int, size: Size) -> Outcome:
@@ -65,26 +88,34 @@ async def replica_killed(world: World, seed: int, size: Size) -> Outcome:
             victim = trial.random.choice(world.replicas)
             await _has_claims(world, trial, victim)
             victim.process.kill()
-            in_flight += await _claims(world, trial, victim)
+            in_flight += len(await _claims(world, trial, victim))
             await victim.start()
             await trial.rest()
     allowed = in_flight if world.rotation == "strict" else 0
     return await trial.end(crashes=size.faults, allowed=Allowed(losses=allowed, reuse=allowed))
 
 
-async def replica_paused(world: World, seed: int, size: Size) -> Outcome:
+async def replica_paused(
+    world: World, seed: int, size: Size, *, seconds: float = LEASE_SECONDS + 2, long: bool = False
+) -> Outcome:
     """SIGSTOP of a replica in mid-refresh until its leases are over, while the others go on; then it awakes."""
-    trial = await Trial.of(f"replica paused {world.rotation}", world, seed, size)
-    pauses = max(1, size.faults // 2)
+    trial = await Trial.of(f"replica paused{' long' if long else ''} {world.rotation}", world, seed, size)
+    claims: list[GrantRow] = []
     async with trial.under_load():
-        for _ in range(pauses):
+        for _ in range(size.faults):
+            if long:  # the hold, which lasts while the token lives, has to outlast the pause
+                await trial.renewed()
             victim = trial.random.choice(world.replicas)
-            await _has_claims(world, trial, victim)
-            victim.process.pause()
-            await asyncio.sleep(LEASE_SECONDS + 2)
+            claims += await _paused_in_mid_refresh(world, trial, victim)
+            await asyncio.sleep(seconds)
             victim.process.resume()
             await trial.rest()
-    return await trial.end(crashes=pauses, allowed=Allowed(pauses=True))
+    soonest = min(row.takeover_in or 0 for row in claims)
+    figure = (
+        f"{len(claims)} refreshes in flight at {size.faults} pauses of {seconds:g} s; "
+        f"takeover after {soonest:.0f} s at the soonest"
+    )
+    return await trial.end(crashes=size.faults, allowed=Allowed(pauses=True), figures=[figure])
 
 
 async def all_killed(world: World, seed: int, size: Size) -> Outcome:
@@ -98,7 +129,7 @@ async def all_killed(world: World, seed: int, size: Size) -> Outcome:
                 replica.process.kill()
             world.postgres.crash()
             await world.postgres.start()
-            in_flight += sum([await _claims(world, trial, replica) for replica in world.replicas])
+            in_flight += sum([len(await _claims(world, trial, replica)) for replica in world.replicas])
             await asyncio.gather(*(replica.start() for replica in world.replicas))
             await trial.rest()
     allowed = in_flight if world.rotation == "strict" else 0
@@ -134,20 +165,14 @@ async def deletions(world: World, seed: int, size: Size) -> Outcome:
     return await trial.end(crashes=1)
 
 
-async def thousand_callers(world: World, seed: int, size: Size) -> Outcome:
-    """Many callers, over all replicas, want one expired token at the same moment: the provider is asked once."""
-    trial = await Trial.of("thousand callers", world, seed, Size(1, 0))
-    callers, [user] = (1000 if size.grants > SHORT.grants else 400), trial.load.users
-    answers = await trial.load.at_once(user, callers)
-    more = []
-    asked = (await world.authorization_server.control())["hits"].get("token", 0)
-    if asked != 1:
-        more.append(Violation("one_call_for_all_callers", f"{asked} calls for {callers} callers"))
-    if failed := [answer for answer in answers if answer.status != 200]:
-        unanswered = sum(answer.status == NO_ANSWER for answer in failed)
-        more.append(Violation("all_callers_are_answered", f"{len(failed)} were not, {unanswered} at all"))
-    evidence = await trial.evidence(NOTHING, settle=10)
-    return trial.outcome(evidence, crashes=0, more=more)
+async def _paused_in_mid_refresh(world: World, trial: Trial, replica: Replica) -> list[GrantRow]:
+    """Stops it; the grants whose claims it holds from now on."""
+    while True:
+        await _has_claims(world, trial, replica)
+        replica.process.pause()
+        if claims := await _claims(world, trial, replica):
+            return claims
+        replica.process.resume()
 
 
 async def _has_claims(world: World, trial: Trial, replica: Replica) -> None:
@@ -157,9 +182,10 @@ async def _has_claims(world: World, trial: Trial, replica: Replica) -> None:
             await asyncio.sleep(0.005)
 
 
-async def _claims(world: World, trial: Trial, replica: Replica) -> int:
+async def _claims(world: World, trial: Trial, replica: Replica) -> list[GrantRow]:
+    """The grants that it holds a claim on."""
     rows = await world.grants(trial.load.users)
-    return sum(row.attempt_id is not None and replica.owns(row.owner) for row in rows)
+    return [row for row in rows if row.attempt_id is not None and replica.owns(row.owner)]
 
 
 async def _revocations_done(world: World) -> None:

@@ -8,80 +8,28 @@ async with World.running(replicas=2, rotation="strict") as world:
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 import aiohttp
 
-from app.embedded_host import free_port
-from tests.broker import ADMIN_KEY, ENCRYPTION_KEYS, ROTATIONS, bring, write_providers
-from tests.faults.evidence import Allowed, AttemptRow, Evidence, GrantRow
+from tests.broker import ADMIN_KEY, ROTATIONS, bring, write_providers
+from tests.faults.evidence import Allowed, AttemptRow, Departure, Evidence, GrantRow, Journaled
 from tests.faults.invariants import SECRETS
+from tests.faults.journals import Journals
 from tests.faults.load import Load
-from tests.faults.postgres import Postgres
-from tests.faults.processes import Process
+from tests.faults.postgres import Postgres, Storage
+from tests.faults.processes import REPOSITORY
 from tests.faults.provider import GRACE_SECONDS, AuthorizationServer, Rotation
+from tests.faults.replica import Replica
 
-LEASE_SECONDS = 17.0
-# The shortest lease there can be, and a provider's answer that may take a while on a busy machine.
-_SETTINGS = {
-    "ENVIRONMENT": "development",
-    "ENCRYPTION_KEYS": ENCRYPTION_KEYS,
-    "ADMIN_KEY": ADMIN_KEY,
-    "ALLOW_LOOPBACK_UPSTREAMS": "true",
-    "REFRESH_INTERVAL_SECONDS": "86400",
-    "REFRESH_MARGIN_SECONDS": "2",
-    "RETRY_BASE_SECONDS": "0.05",
-    "UPSTREAM_TIMEOUT_SECONDS": "2.5",
-    "LEASE_SECONDS": f"{LEASE_SECONDS:g}",
-    "DRAIN_SECONDS": "18",
-    **{f"CLIENTS__{name.upper()}__CLIENT_ID": "sandbox" for name in ROTATIONS},
-    **{f"CLIENTS__{name.upper()}__CLIENT_SECRET": "sandbox-secret" for name in ROTATIONS},
-}
-
-
-class Replica:
-    """A `broker serve`; started again it keeps its port and its settings."""
-
-    def __init__(self, number: int, folder: Path, settings: Mapping[str, str]) -> None:
-        port = free_port()
-        self.number = number
-        self.url = f"http://127.0.0.1:{port}"
-        values = {**_SETTINGS, "PORT": str(port), "DATA_DIR": str(folder / f"var-{number}"), **settings}
-        outside = {name: value for name, value in os.environ.items() if not name.startswith("BROKER_")}
-        self.process = Process(
-            [sys.executable, "-m", "app.cli", "serve"],
-            folder / f"replica-{number}.log",
-            environment={**outside, **{f"BROKER_{name.upper()}": value for name, value in values.items()}},
-        )
-
-    async def start(self, *, seconds: float = 40) -> None:
-        """Ready to answer when this returns."""
-        self.process.start()
-        await self.ready(seconds=seconds)
-
-    async def ready(self, *, seconds: float = 40) -> None:
-        """Raises AssertionError with its last words where it ends, and TimeoutError."""
-        async with asyncio.timeout(seconds), aiohttp.ClientSession() as http:
-            while True:
-                assert self.process.is_running, f"the replica ended:\n{self.process.last_words()}"
-                with suppress(aiohttp.ClientError, OSError):
-                    async with http.get(self.url + "/health-check/ready") as answer:
-                        if answer.status == 204:
-                            return
-                await asyncio.sleep(0.05)
-
-    def owns(self, owner: str | None) -> bool:
-        """Whether a claim is this process's: owners are `host-pid-nonce`."""
-        return owner is not None and owner.split("-")[-2] == str(self.process.pid)
+REPLAYED_WITHIN = 20.0  # seconds: what waited for PostgreSQL is committed some seconds after it is back
 
 
 class World:
@@ -95,24 +43,27 @@ class World:
         replicas: int,
         settings: Mapping[str, str],
         postgres_on: Path | None,
+        storage: Callable[..., Storage],
+        source: Path,
     ) -> None:
         self.folder = folder
         self.rotation = rotation
         self.provider = next(name for name, rotates in ROTATIONS.items() if rotates == rotation)
-        self.postgres = Postgres(postgres_on or folder / "postgres", log=folder / "postgres.log")
+        self.postgres = storage(postgres_on or folder / "postgres", log=folder / "postgres.log")
         self.authorization_server = AuthorizationServer(folder)
         providers = write_providers(folder / "providers", self.authorization_server.url)
         for file in providers.glob("graced.yaml"):
             file.write_text(
                 file.read_text().replace("grace_seconds: 30", f"grace_seconds: {GRACE_SECONDS:g}")
             )
-        common = {"DATABASE_URL": self.postgres.url, "PROVIDERS_DIR": str(providers), **settings}
-        self.replicas = [
-            Replica(number, folder, {"JOURNAL_DIR": str(folder / "journal"), **common})
-            for number in range(replicas)
-        ]
+        given = {"JOURNAL_DIR": str(folder / "journal"), "PROVIDERS_DIR": str(providers), **settings}
+        common = {**self.postgres.settings, **given}
+        self.replicas = [Replica(number, folder, common, source=source) for number in range(replicas)]
+        self.journals = Journals(Path(given["JOURNAL_DIR"]))
         self.withdrawn: set[str] = set()
+        self.departures: list[Departure] = []
         self.created_at = 0.0
+        self.delay = 0.0
 
     @classmethod
     @asynccontextmanager
@@ -122,14 +73,23 @@ class World:
         rotation: Rotation = "strict",
         replicas: int = 2,
         postgres_on: Path | None = None,
+        storage: Callable[..., Storage] = Postgres,
         access_ttl: float = 30,
         delay: float = 0.03,
         settings: Mapping[str, str] | None = None,
+        source: Path = REPOSITORY,
     ) -> AsyncIterator[Self]:
         """All of it started. `delay`: seconds that the provider takes, between processing and answering;
-        `postgres_on`: a folder for its data, in place of one in the world's own."""
+        `postgres_on`: a folder for its data, in place of one in the world's own; `storage`: what stands there; `source`:
+        the build that the replicas run."""
         world = cls(
-            _folder(), rotation=rotation, replicas=replicas, settings=settings or {}, postgres_on=postgres_on
+            _folder(),
+            rotation=rotation,
+            replicas=replicas,
+            settings=settings or {},
+            postgres_on=postgres_on,
+            storage=storage,
+            source=source,
         )
         try:
             await world._start(access_ttl=access_ttl, delay=delay)
@@ -139,7 +99,7 @@ class World:
 
     async def _start(self, *, access_ttl: float, delay: float) -> None:
         self.postgres.create()
-        self.created_at = time.time()
+        self.created_at, self.delay = time.time(), delay
         await asyncio.gather(self.postgres.start(), self.authorization_server.start())
         await self.authorization_server.control(
             settings={
@@ -184,16 +144,29 @@ class World:
         return Load(self.urls, self.provider, users, seed=seed, forced=forced)
 
     async def connect(self, count: int, *, prefix: str = "user", expires_in: int = -1) -> list[str]:
-        """So many users whose grants are imported; by default their access tokens have just expired."""
+        """So many users whose grants are imported, in place of those they have; by default their access tokens have just
+        expired."""
         users = [f"{prefix}-{number}" for number in range(count)]
-        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {ADMIN_KEY}"}) as http:
-            for user in users:
+        slots = asyncio.Semaphore(8)
+
+        async def bring_one(http: aiohttp.ClientSession, user: str) -> None:
+            async with slots:
                 body = bring(await self.authorization_server.grant(user), expires_in=expires_in)
                 url = f"{self.urls[0]}/grants/{self.provider}/{user}"
                 async with http.put(url, json=body) as answer:
-                    assert answer.status == 201, await answer.text()
+                    assert answer.status in (200, 201), await answer.text()
+
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {ADMIN_KEY}"}) as http:
+            await asyncio.gather(*(bring_one(http, user) for user in users))
         self.authorization_server.look()
         return users
+
+    async def end(self, replica: Replica) -> None:
+        """SIGTERM, and how it ended is noted. PostgreSQL has to be there."""
+        code = await replica.process.end()
+        owners = await self.postgres.query("SELECT owner FROM grants WHERE lease_until IS NOT NULL")
+        left = sum(replica.owns(row["owner"]) for row in owners)
+        self.departures.append(Departure(replica.number, code, left))
 
     async def withdraw(self, user: str) -> None:
         """The user ends it at the provider."""
@@ -203,7 +176,7 @@ class World:
     async def grants(self, users: Collection[str]) -> list[GrantRow]:
         """Their rows, tombstones included."""
         rows = await self.postgres.query(
-            "SELECT id::text, user_id AS user, status, reconnect_reason, generation,"
+            "SELECT id::text, user_id AS user, status, reconnect_reason, generation, lineage_id::text, failures,"
             " refresh_fingerprint AS fingerprint, attempt_id::text, owner,"
             " extract(epoch FROM takeover_at - clock_timestamp())::float AS takeover_in FROM grants"
             " WHERE user_id = ANY($1)",
@@ -213,23 +186,47 @@ class World:
 
     async def evidence(self, load: Load, *, unsettled: frozenset[str], allowed: Allowed) -> Evidence:
         """All there is of the load's users, now; the provider's counters are those since their last reset."""
+        outstanding = await self._outstanding()
         grants = await self.grants(load.users)
         attempts = await self.postgres.query(
-            "SELECT grant_id::text, lineage_id::text, outcome, generation FROM refresh_attempts"
-            " WHERE grant_id = ANY($1::uuid[]) ORDER BY at",
+            "SELECT grant_id::text, lineage_id::text, outcome, generation, id::text, provider_code AS code"
+            " FROM refresh_attempts WHERE grant_id = ANY($1::uuid[]) ORDER BY at",
             [row.id for row in grants],
         )
+        candidates = await self.postgres.query("SELECT id::text FROM grant_candidates")
         return Evidence(
             answers=tuple(load.answers),
             upstream=await self.authorization_server.evidence(),
             grants=grants,
             attempts=[AttemptRow(**row) for row in attempts],
+            journaled=list(self._journaled({row.id for row in grants})),
+            outstanding=outstanding,
+            candidates=frozenset(row["id"] for row in candidates),
             written=await asyncio.to_thread(self._written),
             withdrawn=frozenset(self.withdrawn),
             unsettled=unsettled,
+            downs=[down for replica in self.replicas for down in replica.process.downs],
+            departures=tuple(self.departures),
             collected_at=time.time(),
             allowed=allowed,
         )
+
+    async def _outstanding(self) -> dict[str, int]:
+        """By file, and by what running replicas say, once nothing is left or the time for it is over."""
+        deadline = time.monotonic() + REPLAYED_WITHIN
+        while True:
+            left = self.journals.outstanding()
+            left |= {replica.url: await replica.outstanding() for replica in self.replicas}
+            if not any(left.values()) or time.monotonic() > deadline:
+                return left
+            await asyncio.sleep(0.2)
+
+    def _journaled(self, grants: Collection[str]) -> Iterator[Journaled]:
+        self.journals.look()
+        for each in self.journals.entries.values():
+            if str(each.grant_id) in grants:
+                lineage_id = str(each.lineage_id)
+                yield Journaled(str(each.attempt_id), str(each.grant_id), lineage_id, each.generation)
 
     def _written(self) -> dict[str, bytes]:
         """Of each file that we or PostgreSQL wrote, what looks like a secret; the provider's own files aside."""
@@ -241,7 +238,7 @@ class World:
                     continue
                 matches = re.findall(SECRETS, path.read_bytes())
                 found[str(path.relative_to(self.folder))] = b" ".join(matches)
-        return found
+        return found | {"journals": b" ".join(self.journals.secrets)}
 
 
 def _folder() -> Path:

@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from tests.faults import scenarios, upstream
+from tests.faults import crowd, hung, scenarios, upstream
 from tests.faults.processes import is_alive, until
+from tests.faults.replica import DEFAULT_LIMITS
 from tests.faults.supervisor import World
 from tests.faults.trial import NOTHING, SHORT, Outcome, Size, Trial
 
@@ -20,7 +21,7 @@ SEED = 1
 ONCE = Size(8, 1, callers=3)
 DEADLINE_SECONDS = 110.0
 STRICT: Sequence[Callable[[World, int, Size], Awaitable[Outcome]]] = (
-    scenarios.thousand_callers,
+    crowd.thousand_callers,
     scenarios.listener_killed,
     scenarios.postgres_killed,
     partial(scenarios.postgres_paused, hangs=(0.4, 0.7)),
@@ -33,6 +34,14 @@ async def test_no_fault_that_can_be_survived_costs_a_grant_or_a_promise() -> Non
     async with asyncio.timeout(DEADLINE_SECONDS), asyncio.TaskGroup() as tasks:
         for part in (_every_refresh_spends_its_token, _killed_in_mid_refresh, _stopped_past_the_lease):
             tasks.create_task(part())
+
+
+async def test_more_refreshes_that_hang_than_there_are_connections_hold_up_nobody_else() -> None:
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        async with World.running(
+            rotation="graced", replicas=1, access_ttl=3600, settings=DEFAULT_LIMITS
+        ) as world:
+            _require_harmless(await hung.refreshes_hang(world, SEED, ONCE))
 
 
 async def _every_refresh_spends_its_token() -> None:
@@ -70,6 +79,7 @@ async def _a_secret_death_is_found(world: World) -> None:
 
 
 def _require_harmless(outcome: Outcome) -> None:
-    assert list(outcome.violations) == [], outcome
+    found = [f"{each.invariant}: {each.detail}" for each in outcome.violations]
+    assert not found, "\n".join([outcome.scenario, *found])
     assert outcome.rotations > 0
     assert outcome.lost == 0

@@ -4,88 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from hashlib import sha256
 
 import pytest
 
-from tests.faults import invariants
-from tests.faults.evidence import (
-    NO_ANSWER,
-    Allowed,
-    Answer,
-    AttemptRow,
-    Evidence,
-    Family,
-    GrantRow,
-    RefreshToken,
-    Upstream,
-)
-
-NOW = 1_700_000_000.0
-LIVE, SPENT, UNKNOWN = (sha256(name).digest() for name in (b"live", b"spent", b"unknown"))
-
-
-def told(generation: int = 2, *, at: float = 0.0, user: str = "ada", **more: object) -> Answer:
-    """A token, half a second after it was asked for."""
-    answer = Answer(
-        asked_at=NOW + at,
-        answered_at=NOW + at + 0.5,
-        kind="fetch",
-        user=user,
-        replica=0,
-        status=200,
-        grant_id=f"grant-{user}",
-        generation=generation,
-        access_token=f"{user}-{generation}",
-        expires_in=20,
-    )
-    return replace(answer, **more)  # type: ignore[arg-type]
-
-
-def failed(code: str, status: int, **more: object) -> Answer:
-    return told(**{"status": status, "code": code, "access_token": None, **more})  # type: ignore[arg-type]
-
-
-def row(**more: object) -> GrantRow:
-    return replace(GrantRow("grant-ada", "ada", "active", None, 3, LIVE), **more)  # type: ignore[arg-type]
-
-
-GOOD = Evidence(
-    answers=[told(2), told(3, at=1.0), failed("overloaded", 503), failed("", NO_ANSWER)],
-    upstream=Upstream(
-        families={"f": Family("ada", revoked=False)},
-        refresh_tokens={LIVE: RefreshToken("f", None), SPENT: RefreshToken("f", NOW - 100)},
-        access_tokens={"ada-2": ("ada", NOW + 30), "ada-3": ("ada", NOW + 30), "eve-2": ("eve", NOW + 30)},
-        max_in_flight_by_user={"ada": 1},
-        refreshes=2,
-    ),
-    grants=[row()],
-    attempts=[AttemptRow("grant-ada", "l", "refreshed", 2), AttemptRow("grant-ada", "l", "refreshed", 3)],
-    written={"replica-0.log": b'{"event": "refresh", "outcome": "refreshed"}'},
-    collected_at=NOW + 10,
-)
-
-
-def upstream(**more: object) -> Evidence:
-    return replace(GOOD, upstream=replace(GOOD.upstream, **more))  # type: ignore[arg-type]
-
-
-def answers(*given: Answer, **more: object) -> Evidence:
-    return replace(GOOD, answers=given, **more)  # type: ignore[arg-type]
-
-
-def attempts(*generations: int) -> Evidence:
-    return replace(GOOD, attempts=[AttemptRow("grant-ada", "l", "refreshed", each) for each in generations])
-
-
-DELETED = told(2, kind="delete", access_token=None)
-DEAD = {"f": Family("ada", revoked=True)}
-TOMBSTONE = row(status="revoked", fingerprint=None)
-BURIED = replace(
+from tests.faults import answered, invariants
+from tests.faults.evidence import Allowed, AttemptRow, Departure, Down, Evidence
+from tests.faults.histories import (
+    BURIED,
+    DEAD,
+    DELETED,
     GOOD,
-    answers=[DELETED, failed("grant_not_found", 404, at=9)],
-    grants=[TOMBSTONE],
-    upstream=replace(GOOD.upstream, families=DEAD),
+    NOW,
+    SPENT,
+    TOMBSTONE,
+    UNKNOWN,
+    answers,
+    attempts,
+    ended,
+    failed,
+    failures,
+    journaled,
+    row,
+    told,
+    unanswered,
+    upstream,
 )
 
 VIOLATED: list[tuple[Callable[..., object], Evidence]] = [
@@ -108,14 +50,42 @@ VIOLATED: list[tuple[Callable[..., object], Evidence]] = [
     ),
     (invariants.generation_grows, attempts(2, 2)),
     (invariants.generation_grows, attempts(3, 2)),
-    (invariants.an_answered_generation_is_durable, answers(told(4))),
-    (invariants.a_generation_has_one_token, answers(told(2), told(2, access_token="ada-3"))),
-    (invariants.a_replaced_token_is_forgotten, answers(told(3), told(2, at=7))),
+    (invariants.generation_grows, attempts(1)),
+    (invariants.every_journaled_set_ends_somewhere, journaled()),
     (
-        invariants.a_replaced_token_is_forgotten,
+        invariants.every_journaled_set_ends_somewhere,
+        journaled(AttemptRow("grant-ada", "l", "failed", 3, "fourth")),
+    ),
+    (invariants.every_journaled_set_ends_somewhere, journaled(candidates=frozenset({"third"}))),
+    (invariants.every_journaled_set_ends_somewhere, replace(GOOD, outstanding={"replica-0.journal": 1})),
+    (
+        invariants.a_stale_failure_changes_nothing,
+        failures(ended("dead", 2), status="reconnect_required", reconnect_reason="invalid_grant"),
+    ),
+    (
+        invariants.a_stale_failure_changes_nothing,
+        failures(
+            ended("dead", 3, lineage="k"), status="reconnect_required", reconnect_reason="lost_rotation"
+        ),
+    ),
+    (
+        invariants.a_stale_failure_changes_nothing,
+        failures(ended("failed", 3), status="reconnect_required", reconnect_reason="invalid_grant"),
+    ),
+    (invariants.a_stale_failure_changes_nothing, failures(ended("failed", 2), failures=1)),
+    (
+        invariants.a_stale_failure_changes_nothing,
+        failures(ended("unknown", 3), ended("failed", 2), failures=2),
+    ),
+    (invariants.a_stale_failure_changes_nothing, failures(ended("failed", 3, lineage="k"), failures=1)),
+    (answered.an_answered_generation_is_durable, answers(told(4))),
+    (answered.a_generation_has_one_token, answers(told(2), told(2, access_token="ada-3"))),
+    (answered.a_replaced_token_is_forgotten, answers(told(3), told(2, at=7))),
+    (
+        answered.a_replaced_token_is_forgotten,
         answers(told(3), told(2, at=63, degraded="database_unavailable")),
     ),
-    (invariants.a_refused_token_is_not_answered_again, answers(told(2, kind="refresh", named=2))),
+    (answered.a_refused_token_is_not_answered_again, answers(told(2, kind="refresh", named=2))),
     (invariants.a_spent_refresh_token_is_sent_only_under_policy, upstream(reuse_detected=1)),
     (invariants.a_spent_refresh_token_is_sent_only_under_policy, upstream(unknown_refresh_tokens=1)),
     (invariants.revoked_never_comes_back, replace(BURIED, answers=[DELETED, told(2, at=2.6)])),
@@ -124,14 +94,25 @@ VIOLATED: list[tuple[Callable[..., object], Evidence]] = [
         invariants.what_is_deleted_is_dead_at_the_provider,
         replace(BURIED, upstream=GOOD.upstream),
     ),
-    (invariants.no_expired_token_is_answered, answers(told(2, at=31))),
-    (invariants.no_expired_token_is_answered, answers(told(2, expires_in=32))),
-    (invariants.no_foreign_token_is_answered, answers(told(2, access_token="eve-2"))),
-    (invariants.no_foreign_token_is_answered, answers(told(2, access_token="never issued"))),
+    (answered.no_expired_token_is_answered, answers(told(2, at=31))),
+    (answered.no_expired_token_is_answered, answers(told(2, expires_in=32))),
+    (answered.no_foreign_token_is_answered, answers(told(2, access_token="eve-2"))),
+    (answered.no_foreign_token_is_answered, answers(told(2, access_token="never issued"))),
     (invariants.every_claim_resolves, replace(GOOD, grants=[row(attempt_id="a", takeover_in=-3.0)])),
     (invariants.every_claim_resolves, replace(GOOD, unsettled=frozenset({"ada"}))),
-    (invariants.failures_can_be_tried_again, answers(failed("internal_error", 500))),
-    (invariants.failures_can_be_tried_again, answers(failed("grant_not_found", 404))),
+    (answered.failures_can_be_tried_again, answers(failed("internal_error", 500))),
+    (answered.failures_can_be_tried_again, answers(failed("grant_not_found", 404))),
+    *(
+        (answered.a_failure_says_when_to_come_back, answers(failed("", status, retry_after=None)))
+        for status in (429, 503, 504)
+    ),
+    (answered.a_running_replica_answers, unanswered(9, seconds=0.9)),
+    (answered.a_running_replica_answers, unanswered(15.1)),
+    (answered.a_running_replica_answers, unanswered(19.7, seconds=0.5)),
+    (answered.a_running_replica_answers, replace(unanswered(12), downs=[Down(1, NOW, NOW + 99)])),
+    (invariants.sigterm_loses_nothing, replace(GOOD, departures=[Departure(0, code=-9, left=0)])),
+    (invariants.sigterm_loses_nothing, replace(GOOD, departures=[Departure(0, code=0, left=1)])),
+    (invariants.no_connection_is_held_upstream, replace(GOOD, idle_in_transaction_seconds=1.1)),
     (invariants.a_redirect_is_not_followed, upstream(elsewhere=1)),
     *(
         (invariants.no_plaintext_is_written, replace(GOOD, written={"replica-0.log": b"x " + secret + b" y"}))
@@ -161,23 +142,53 @@ HELD: list[tuple[Callable[..., object], Evidence]] = [
         replace(upstream(max_in_flight_by_user={"ada": 2}), allowed=Allowed(pauses=True)),
     ),
     (invariants.generation_grows, attempts(2, 3, 5)),
-    (invariants.a_replaced_token_is_forgotten, answers(told(3), told(2, at=5))),
     (
-        invariants.a_replaced_token_is_forgotten,
+        invariants.every_journaled_set_ends_somewhere,
+        journaled(AttemptRow("grant-ada", "l", "refreshed", 4, "fourth")),
+    ),
+    (
+        invariants.every_journaled_set_ends_somewhere,
+        journaled(AttemptRow("grant-ada", "l", "refreshed", 4, "fifth", code="candidate_adopted")),
+    ),
+    (invariants.every_journaled_set_ends_somewhere, journaled(candidates=frozenset({"fourth"}))),
+    (invariants.every_journaled_set_ends_somewhere, journaled(grants=[row(lineage_id="m")])),
+    (invariants.every_journaled_set_ends_somewhere, journaled(grants=[TOMBSTONE])),
+    (
+        invariants.a_stale_failure_changes_nothing,
+        failures(ended("dead", 3), status="reconnect_required", reconnect_reason="lost_rotation", failures=1),
+    ),
+    (
+        invariants.a_stale_failure_changes_nothing,
+        failures(status="reconnect_required", reconnect_reason="no_refresh_token"),
+    ),
+    (invariants.a_stale_failure_changes_nothing, failures(ended("failed", 2))),
+    (
+        invariants.a_stale_failure_changes_nothing,
+        # half an answer is a generation of its own, and the failures before it still count
+        failures(ended("unknown", 3), ended("failed", 4), generation=4, failures=2),
+    ),
+    (answered.a_replaced_token_is_forgotten, answers(told(3), told(2, at=5))),
+    (
+        answered.a_replaced_token_is_forgotten,
         answers(told(3), told(2, at=20, degraded="database_unavailable")),
     ),
-    (invariants.a_refused_token_is_not_answered_again, answers(told(3, kind="refresh", named=2))),
+    (answered.a_refused_token_is_not_answered_again, answers(told(3, kind="refresh", named=2))),
     (
         invariants.a_spent_refresh_token_is_sent_only_under_policy,
         replace(upstream(reuse_detected=1), allowed=Allowed(reuse=1)),
     ),
     (invariants.revoked_never_comes_back, replace(BURIED, answers=[DELETED, told(2, at=2)])),
     (invariants.every_claim_resolves, replace(GOOD, grants=[row(attempt_id="a", takeover_in=20.0)])),
-    (invariants.failures_can_be_tried_again, answers(failed("provider_unavailable", 503))),
+    (answered.failures_can_be_tried_again, answers(failed("provider_unavailable", 503))),
     (
-        invariants.failures_can_be_tried_again,
+        answered.failures_can_be_tried_again,
         answers(failed("reconnect_required", 409), withdrawn=frozenset({"ada"})),
     ),
+    (answered.a_failure_says_when_to_come_back, answers(failed("reconnect_required", 409, retry_after=None))),
+    (answered.a_running_replica_answers, unanswered(9, seconds=1.2)),
+    (answered.a_running_replica_answers, unanswered(14.9, seconds=14)),
+    (answered.a_running_replica_answers, unanswered(19.9, seconds=0.5)),
+    (answered.a_running_replica_answers, unanswered(24)),
     (invariants.no_plaintext_is_written, replace(GOOD, written={"replica-0.log": b"srt_short brk_0 sat_"})),
 ]
 

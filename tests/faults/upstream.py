@@ -103,6 +103,7 @@ def _of_case(trial: Trial, evidence: Evidence, case: _Case) -> Outcome:
         answers=[answer for answer in evidence.answers if answer.user in users],
         grants=grants,
         attempts=[row for row in evidence.attempts if row.grant_id in {grant.id for grant in grants}],
+        journaled=[row for row in evidence.journaled if row.grant_id in {grant.id for grant in grants}],
         upstream=upstream,
         unsettled=evidence.unsettled & users,
         written={},
