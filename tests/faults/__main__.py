@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.faults import backlog, crowd, failover, hung, machine, outage, pooler, report, scenarios, upstream
 from tests.faults.invariants import Violation
-from tests.faults.replica import DEFAULT_LIMITS
+from tests.faults.replica import DEFAULT_LIMITS, LEASE_SECONDS
 from tests.faults.scenario import DEADLINE_SECONDS, NOT_TO_ITS_END, Scenario
 from tests.faults.trial import LONG, Outcome, Size
 
@@ -35,6 +35,8 @@ def _alone(
     return outcomes
 
 
+# Half of the callers wait for it in vain: it takes many of them, and a while, until one asks again once a claim is free.
+PAUSED = partial(scenarios.replica_paused, seconds=LEASE_SECONDS + 5)
 PATIENT = {"BREAKER_FAILURES": "1000"}
 SCENARIOS: Mapping[str, Scenario] = {
     "thousand callers": Scenario(crowd.thousand_callers, replicas=3, access_ttl=600),
@@ -54,8 +56,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     ),
     "replica killed graced": Scenario(scenarios.replica_killed, "graced", delay=0.2, size=Size(60, 20)),
     "replica killed strict": Scenario(scenarios.replica_killed, delay=0.2, size=Size(60, 20)),
-    "replica paused graced": Scenario(scenarios.replica_paused, "graced", delay=0.2, size=Size(60, 2)),
-    "replica paused strict": Scenario(scenarios.replica_paused, delay=0.2, size=Size(60, 2)),
+    "replica paused graced": Scenario(PAUSED, "graced", delay=0.2, size=Size(60, 2, callers=40)),
+    "replica paused strict": Scenario(PAUSED, delay=0.2, size=Size(60, 2, callers=40)),
     "replica paused long strict": Scenario(
         partial(scenarios.replica_paused, seconds=40.0, long=True),
         replicas=3,

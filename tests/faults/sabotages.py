@@ -17,6 +17,7 @@ from tests.faults.stages import (
     DELETED,
     ENDED,
     KILLED,
+    PAUSED,
     POSTGRES_KILLED,
     RECONNECTED,
     REDIRECTED,
@@ -127,6 +128,14 @@ SABOTAGES: Sequence[Sabotage] = (
         ANSWER_LOST,
     ),
     Sabotage(
+        "a_spent_refresh_token_is_sent_only_under_policy",
+        "a claim at a strict provider is taken over as soon as at any other",
+        "grants/claims.py",
+        "hold = self._limits.hold_at_least if client.provider.is_strict else None",
+        "hold = None",
+        PAUSED,
+    ),
+    Sabotage(
         "revoked_never_comes_back",
         "T2 stores into a grant that was deleted meanwhile",
         "grants/refresh_store.py",
@@ -204,7 +213,7 @@ SABOTAGES: Sequence[Sabotage] = (
         "SIGTERM ends a replica at once, whatever is under way",
         "serve.py",
         "server.handle_exit(number, None)",
-        "raise SystemExit(0)",
+        '__import__("os")._exit(0)',
         RESTARTED,
     ),
     Sabotage(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from tests.faults import crowd, moments, scenarios, upstream
-from tests.faults.replica import DEFAULT_LIMITS
+from tests.faults.replica import DEFAULT_LIMITS, LEASE_SECONDS
 from tests.faults.scenario import Scenario
 from tests.faults.trial import SHORT, Size
 
@@ -43,3 +43,9 @@ ANSWERS_KEPT = Scenario(
 POSTGRES_KILLED = Scenario(scenarios.postgres_killed, size=SOME)
 RESTARTED = Scenario(scenarios.rolling_restart, delay=0.6, size=SOME)
 KILLED = Scenario(scenarios.replica_killed, "graced", delay=0.2, size=Size(8, 1, callers=4, settle=24))
+# While a replica stands still half of the callers wait for it in vain, so there have to be many.
+PAUSED = Scenario(
+    partial(scenarios.replica_paused, seconds=LEASE_SECONDS + 5),
+    delay=0.2,
+    size=Size(40, 1, callers=40, settle=4),
+)
