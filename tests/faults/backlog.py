@@ -23,14 +23,13 @@ import aiohttp
 
 from app.clock import SystemClock
 from app.db import Database
-from app.embedded_host import free_port
 from app.vault.key_ring import parse_keys
 from app.vault.vault import Vault
 from tests.backlog import bring_due
 from tests.broker import ADMIN_KEY, ENCRYPTION_KEYS, write_providers
 from tests.faults.invariants import Violation
 from tests.faults.postgres import Postgres
-from tests.faults.processes import REPOSITORY, Process
+from tests.faults.processes import REPOSITORY, Process, own_port
 from tests.faults.replica import Replica
 from tests.faults.trial import SHORT, Outcome, Size
 
@@ -82,7 +81,7 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.postgres = Postgres(folder / "postgres", log=folder / "postgres.log")
-        port = free_port()
+        port = own_port()
         self.provider_url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "tests.token_endpoint", "--port", f"{port}", "--delay"]
         self.provider = Process(

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from app.embedded_host import account_for, answers, free_port
+from app.embedded_host import account_for, answers
 from tests.faults.machine import Unavailable
 from tests.faults.postgres import Postgres
-from tests.faults.processes import Process, until
+from tests.faults.processes import Process, own_port, until
 from tests.faults.supervisor import World
 from tests.faults.trial import Outcome, Size, Trial
 
@@ -42,7 +42,7 @@ class Pooler:
     def __init__(self, folder: Path, url: str, *, size: int = 4) -> None:
         assert PROGRAM is not None, NEEDED
         server = urlsplit(url)
-        self.port = free_port()
+        self.port = own_port()
         self.url = f"postgresql://broker@127.0.0.1:{self.port}{server.path}"
         self._configuration = folder / "pgbouncer.ini"
         self._text = _CONFIGURATION.format(

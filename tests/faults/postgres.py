@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import asyncpg
 
-from app.embedded_host import account_for, answers, binaries_for, free_port, run
-from tests.faults.processes import Process, children, signal_all, until
+from app.embedded_host import account_for, answers, binaries_for, run
+from tests.faults.processes import Process, children, own_port, signal_all, until
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -63,7 +63,7 @@ class Postgres:
 
     def __init__(self, folder: Path, *, log: Path) -> None:
         self.data = folder / "data"
-        self.port = free_port()
+        self.port = own_port()
         self.url = f"postgresql://broker@127.0.0.1:{self.port}/postgres"
         self.settings = {"DATABASE_URL": self.url}
         self._folder = folder

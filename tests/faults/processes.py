@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _PR_SET_PDEATHSIG = 1
+_PORTS = iter(range(10_000 + 97 * os.getpid() % 20_000, 32_000))  # processes begin in different places
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -105,6 +107,18 @@ class Process:
     def last_words(self) -> str:
         """The end of its log."""
         return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else "it said nothing"
+
+
+def own_port() -> int:
+    """A loopback port that is free now, and given to no outgoing connection while who listens there is started anew.
+
+    Linux hands out those from 32768 on; no two calls of one process give the same.
+    """
+    for port in _PORTS:
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def _die_with_parent() -> None:

@@ -14,9 +14,8 @@ from typing import Any, Literal, cast
 
 import aiohttp
 
-from app.embedded_host import free_port
 from tests.faults.evidence import Family, RefreshToken, Upstream
-from tests.faults.processes import Process, until
+from tests.faults.processes import Process, own_port, until
 
 Rotation = Literal["strict", "graced", "never"]
 GRACE_SECONDS = 60.0  # longer than a lease, and still long over before a scenario's end could profit from it
@@ -26,7 +25,7 @@ class AuthorizationServer:
     """Rotates by `rotation`, all registrations alike. Access tokens are collected while it runs, as it forgets them."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = free_port()
+        self.port = own_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._state = folder / "authorization-server.json"
         self._access_tokens: dict[str, tuple[str, float]] = {}

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import aiohttp
 
-from app.embedded_host import free_port
 from tests.broker import ADMIN_KEY, ENCRYPTION_KEYS, ROTATIONS
 from tests.faults.evidence import Down
-from tests.faults.processes import REPOSITORY, Process
+from tests.faults.processes import REPOSITORY, Process, own_port
 
 LEASE_SECONDS = 17.0
 # The shortest lease there can be, and a provider's answer that may take a while on a busy machine.
@@ -97,7 +96,7 @@ class Replica:
         self, number: int, folder: Path, settings: Mapping[str, str], *, source: Path = REPOSITORY
     ) -> None:
         """`source`: the folder with the `app` that it runs."""
-        port = free_port()
+        port = own_port()
         self.number = number
         self.url = f"http://127.0.0.1:{port}"
         values = {**_SETTINGS, "PORT": str(port), "DATA_DIR": str(folder / f"var-{number}"), **settings}

@@ -48,7 +48,7 @@ def test_only_the_copy_is_broken_and_it_is_gone_afterwards() -> None:
 
 async def test_a_broken_build_is_found_out_by_the_invariant_it_violates_and_a_sound_one_is_not() -> None:
     """Side by side: most of it is waiting for processes to start."""
-    calm = replace(ALL_WELL, replicas=1, run=partial(moments.all_well, seconds=0.5))
+    calm = replace(ALL_WELL, replicas=1, run=partial(moments.all_well, seconds=3.0))
     broken = [
         replace(
             next(each for each in SABOTAGES if each.invariant == name and each.scenario is ALL_WELL),

@@ -1,7 +1,10 @@
-"""The refresh protocol, one step at a time: replicas in this process, which stand still where a rule of the state machine
-says so, real PostgreSQL, the hostile sandbox, and time that passes as it is told to.
+"""The refresh protocol, one step at a time, under whatever may happen to it in any order: replicas in this process, which can
+be stopped, cut off and killed; a real PostgreSQL; the hostile sandbox; and time that passes as it is told to.
 
-    clock      one time for PostgreSQL, replicas and the provider      gate      requests held at the provider
-    replica    a broker that can be cut off, stopped and killed        world     all of them; what a rule may do
-    history    what was seen of the protocol, as plain values          invariants over it   machine   the rules
+    machine, long       the rules, and how they are run          world     what a rule may do
+      ending, excuses   what is judged when all is mended, and what may have been lost
+      history, invariants   what was seen of the protocol, and what must hold of it
+    surroundings        PostgreSQL, the provider and time        witness   every change, as PostgreSQL saw it
+      clock, gate       one time for all; requests held at the provider
+    replica, steps      a broker, and each point of its refreshes        rest, asking, story
 """
