@@ -37,7 +37,7 @@ def sending(**more: object) -> Sending:
         130.0,
         ending="answered",
         issued=SECOND,
-        is_processed=True,
+        ended_at=100.1,
     )
     made.is_heard = made.is_kept = True
     return replace(made, **more)  # type: ignore[arg-type]
@@ -114,6 +114,10 @@ def test_what_may_happen_violates_nothing(good: History) -> None:
         (
             "what_may_be_spent_is_left_alone",
             history(BORN, CLAIMED, REFRESHED, sendings=[sending(is_killed=True), sending(at=126.0)]),
+        ),
+        (
+            "what_may_be_spent_is_left_alone",
+            history(BORN, CLAIMED, REFRESHED, sendings=[sending(ended_at=127.0), sending(at=126.0)]),
         ),
         ("nothing_goes_back", history(BORN, REFRESHED, change(REFRESHED.after, state(1, SECOND, epoch=2)))),
         ("nothing_goes_back", history(BORN, REFRESHED, change(REFRESHED.after, state(2, OTHER)))),

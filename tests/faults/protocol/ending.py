@@ -112,6 +112,9 @@ def _upstream(world: World, rows: list[GrantRow]) -> Upstream:
     last = [fingerprints[-1] for fingerprints in world.history.fingerprints().values()]
     present = {_family(world, fingerprint) for fingerprint in [*last, *(row.fingerprint for row in rows)]}
     in_flight = report["max_in_flight_by_user"]
+    for change in world.history.changes if world.rotation == "never" else ():
+        if change.keeps_refresh_token:  # where nothing is spent, that waits for no refresh
+            in_flight.pop(change.user, None)
     for family in world.history.stood_still:
         in_flight.pop(state.families[family].user, None)
     return Upstream(

@@ -63,6 +63,7 @@ class Gate:
     sandbox: Sandbox
     held: list[Held]
     stir: Callable[[], None]
+    now: Callable[[], float]
     is_open: bool = False
     access_tokens: dict[str, tuple[str, float]] = field(default_factory=dict)  # to their users and ends
     _coming: dict[str, deque[tuple[Sending, asyncio.Task[Any]]]] = field(
@@ -117,13 +118,13 @@ class Gate:
             answer = await process()
             sending.is_reuse = self.state.counters.reuse_detected > reuse
             body = json.loads(answer.text or "{}")
-            sending.is_processed = "access_token" in body
             self.note_access_tokens()
             if (refresh_token := body.get("refresh_token")) is not None:
                 sending.issued = fingerprint_of(refresh_token)
             return answer
 
         sending.ending = "answered" if self.is_open else await self._ending(sending, task)
+        sending.ended_at = self.now()
         fault = ENDINGS[sending.ending]
         if fault is None:
             return await observed()

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 
 from tests.faults.evidence import Journaled
 
+_UNSPENT = {"not processed: 503", "not processed: 429", "called dead"}
+
 
 @dataclass
 class Sending:
     """One refresh request, as both ends know it.
 
     `alone_until`: if its outcome is unknown, nobody may send this refresh token again before. `ending` is what the provider
-    made of it, as `gate.ENDINGS` calls it. `is_heard`: the replica understood tokens in the answer; `is_kept`: it came as
+    made of it at `ended_at`, as `gate.ENDINGS` calls it. `is_heard`: the replica understood tokens in the answer; `is_kept`: it came as
     far as T2 with them; `is_killed`: its process ended before that.
     """
 
@@ -27,18 +29,17 @@ class Sending:
     alone_until: float
     ending: str = ""
     issued: bytes | None = None
-    is_processed: bool = False
     is_reuse: bool = False
     is_half: bool = False
     is_heard: bool = False
     is_kept: bool = False
     is_killed: bool = False
     is_probe: bool = False
+    ended_at: float = float("inf")
 
-    @property
-    def is_unknown(self) -> bool:
-        """Whether nobody can tell what became of it."""
-        return self.is_killed or self.ending.startswith("lost") or self.ending == "not processed: closed"
+    def may_have_spent(self, at: float) -> bool:
+        """Whether, as far as anybody could tell then, the provider may have exchanged the refresh token."""
+        return self.is_killed or self.ended_at > at or self.ending not in _UNSPENT
 
     @property
     def is_lost(self) -> bool:
@@ -87,6 +88,16 @@ class Change:
     before: State | None
     after: State
     attempt: Attempt | None = None
+
+    @property
+    def keeps_refresh_token(self) -> bool:
+        """Whether it begins another lineage with the same one."""
+        before, after = self.before, self.after
+        return (
+            before is not None
+            and before.lineage_id != after.lineage_id
+            and before.fingerprint == after.fingerprint
+        )
 
 
 @dataclass

@@ -53,7 +53,7 @@ def what_may_be_spent_is_left_alone(history: History) -> Iterator[str]:
     for sending in history.sendings if history.is_strict else ():
         for earlier in by_token[sending.spends]:
             too_soon = earlier.alone_until - sending.at
-            if earlier.is_unknown and too_soon > _SLACK_SECONDS:
+            if too_soon > _SLACK_SECONDS and earlier.may_have_spent(sending.at) and not earlier.is_half:
                 yield f"{sending.user}: a token that may be spent was sent again {too_soon:.0f} s before its takeover"
         by_token[sending.spends].append(sending)
 

@@ -14,6 +14,7 @@ from hypothesis import event
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.faults.evidence import Kind
 from tests.faults.invariants import Violation
 from tests.faults.protocol import invariants as of_protocol
 from tests.faults.protocol.ending import judged
@@ -27,8 +28,10 @@ USERS = ("ada", "bob", "cyd")
 EXPIRED, VALID = -1, 300
 SOON, A_LEASE, A_HOLD, A_TOKEN, AN_HOUR = 10.6, 26.0, 31.0, 301.0, 3700.0
 indexes = st.integers(0, 5)
-endings = st.sampled_from(tuple(ENDINGS))
+endings = st.just("answered") | st.sampled_from(tuple(ENDINGS))
 unheard_endings = st.sampled_from(("lost: closed", "not processed: closed"))
+kinds: st.SearchStrategy[Kind] = st.sampled_from(("refresh", "refresh", "fetch"))
+in_time = st.just("answered") | unheard_endings
 points = st.sampled_from((None, *POINTS))  # None: it is at the provider
 
 
@@ -60,7 +63,7 @@ class Protocol(RuleBasedStateMachine):
     def user(self, index: int) -> str:
         return self.users[index % len(self.users)]
 
-    @initialize(rotation=st.sampled_from(("strict", "strict", "graced", "never")))
+    @initialize(rotation=st.sampled_from(("strict", "strict", "graced", "graced", "never")))
     def begin(self, rotation: Rotation) -> None:
         event(rotation)
         self.do(self.world.begin_anew(rotation))
@@ -100,17 +103,12 @@ class Protocol(RuleBasedStateMachine):
     # Refreshes
 
     @precondition(has_user)
-    @rule(at=indexes, who=indexes)
-    def fetch(self, at: int, who: int) -> None:
-        self.do(self.world.ask(self.replica(at), self.user(who), "fetch"))
-
-    @precondition(has_user)
-    @rule(at=indexes, who=indexes, ending=endings, commits_to_lose=st.sampled_from((0, 0, 1, 2)))
-    def refresh(self, at: int, who: int, ending: str, commits_to_lose: int) -> None:
+    @rule(at=indexes, who=indexes, kind=kinds, ending=endings, commits_to_lose=st.sampled_from((0, 0, 1, 2)))
+    def refresh(self, at: int, who: int, kind: Kind, ending: str, commits_to_lose: int) -> None:
         """From beginning to end, unless something comes in between."""
         user, replica = self.user(who), self.replica(at)
         replica.commits_to_lose = commits_to_lose
-        self.do(self.world.ask(replica, user, "refresh"))
+        self.do(self.world.ask(replica, user, kind))
         self.end_those_of(user, replica, ending)
 
     @precondition(has_user)
@@ -133,19 +131,23 @@ class Protocol(RuleBasedStateMachine):
             event(ending)
             self.do(self.world.end(held[which % len(held)], ending))
         else:
-            self.refresh(which, which, ending, commits_to_lose)
+            self.refresh(which, which, "refresh", ending, commits_to_lose)
 
     # Replicas
 
     @precondition(has_user)
-    @rule(who=indexes, point=points, ending=unheard_endings)
-    def kill(self, who: int, point: Point | None, ending: str) -> None:
+    @rule(
+        who=indexes, point=points, ending=unheard_endings, starts_again=st.sampled_from((True, True, False))
+    )
+    def kill(self, who: int, point: Point | None, ending: str, starts_again: bool) -> None:
         """In the middle of a refresh."""
         replica = self.busiest(who, point)
         for resting in self.world.rest.stopped:
             if resting.replica is replica:
                 event(f"killed when {resting.point}")
         self.do(self.world.kill(replica, ending=ending))
+        if starts_again:
+            self.do(self.world.start(replica))
 
     @precondition(lambda self: len(self.world.running) < 2)
     @rule()
@@ -154,10 +156,10 @@ class Protocol(RuleBasedStateMachine):
         self.do(self.world.start(down))
 
     @precondition(lambda self: self.has_user() and not self.outage)
-    @rule(who=indexes, point=points, both=st.booleans(), steps=st.integers(1, 3))
+    @rule(who=indexes, point=points, both=st.booleans(), steps=st.sampled_from((1, 1, 2, 3)))
     def lose_postgres(self, who: int, point: Point | None, both: bool, steps: int) -> None:
-        """One that has a refresh under way does, and goes on with it, or all of them do."""
-        self.outage = steps + 1
+        """One that has a refresh under way does, and goes on with it, or all of them do. It is back so many steps later."""
+        self.outage = steps
         busiest = self.busiest(who, point)
         for replica in self.world.running:
             if both or replica is busiest:
@@ -197,7 +199,7 @@ class Protocol(RuleBasedStateMachine):
         who=indexes,
         point=points,
         seconds=st.sampled_from((SOON, A_LEASE, A_HOLD)),
-        unheard=unheard_endings,
+        unheard=in_time,
         ending=endings,
     )
     def stand_still(self, who: int, point: Point | None, seconds: float, unheard: str, ending: str) -> None:

@@ -22,8 +22,9 @@ class Work:
 
     replica: Replica
     task: asyncio.Task[Any]
-    user: str | None = None
-    puts: bool = False
+    since: float  # by the loop's clock
+    user: str | None
+    puts: bool
 
 
 class Rest:
@@ -53,7 +54,8 @@ class Rest:
         puts: bool = False,
     ) -> None:
         """Returns once all has come to rest."""
-        self._works.append(Work(replica, replica.within(work), user, puts))
+        since = asyncio.get_running_loop().time()
+        self._works.append(Work(replica, replica.within(work), since, user, puts))
         await self.come()
 
     async def stop_putting(self, user: str) -> None:
@@ -114,14 +116,18 @@ class Rest:
         for resting in [resting for steps in self.steps.values() for resting in steps.resting]:
             if resting.task is task:
                 return resting.point is not None or self._waits_in_vain(resting)
-        return any(work.task is task and self._is_flying(work.replica, work.user) for work in self._works)
+        return any(work.task is task and self._is_flying(work) for work in self._works)
 
-    def _is_flying(self, replica: Replica, user: str | None) -> bool:
-        """Whether what it was asked depends on a refresh that rests."""
-        waiting = [
-            each for each in self.steps[replica].resting if each.point is None and user in (None, each.user)
-        ]
-        return self._is_stopped(replica, user) or any(map(self._waits_in_vain, waiting))
+    def _is_flying(self, work: Work) -> bool:
+        """Whether it depends on a refresh that rests. Whoever joined one does; of a job that is to be seen."""
+        steps = self.steps[work.replica]
+        if work.user is None:
+            if asyncio.get_running_loop().time() - work.since < _WAITERS_LOOK_WITHIN_SECONDS:
+                return False
+        elif work.task not in steps.joined:
+            return False
+        waiting = [each for each in steps.resting if each.point is None and work.user in (None, each.user)]
+        return self._is_stopped(work.replica, work.user) or any(map(self._waits_in_vain, waiting))
 
     def _waits_in_vain(self, waiting: Resting) -> bool:
         """Whoever holds the claim is resting too, or is no more."""

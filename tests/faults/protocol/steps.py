@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from app.grants.claim import Claim
 from app.grants.grant import Trigger
@@ -51,6 +51,7 @@ class Steps:
         """`stir` is called whenever a refresh comes to rest."""
         self.resting: list[Resting] = []
         self.armed: dict[str, Point] = {}  # by user
+        self.joined: WeakSet[_Task] = WeakSet()  # which wait for a refresh, or began it
         self._replica = replica
         self._gate = gate
         self._history = history
@@ -80,6 +81,14 @@ class Steps:
 
     def _wrap(self) -> None:
         services = self._replica.services
+        flights = services.refresher._flights
+        join = flights.join
+
+        def joining(*args: Any) -> Any:
+            self.joined.add(_this_task())
+            return join(*args)
+
+        flights.join = joining
         protocol, safekeeping = services.refresher._protocol, services.safekeeping
         for holder, name, around in (
             (services.claims, "win", self._win),

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -124,7 +125,9 @@ class World:
         """Connects the user anew, or says all again but for the refresh token."""
         kept = ", keeping the refresh token" if keep else ""
         self.story.tell(f"put {user} at {replica.name}, {expires_in} s{kept}")
-        body = bring(self.gate.sandbox.grant(user), expires_in=expires_in)
+        body = bring(self.gate.sandbox.grant(user))
+        if expires_in > 0:
+            body["expires_at"] = datetime.fromtimestamp(self.time.time() + expires_in, UTC).isoformat()
         if keep:
             del body["refresh_token"]
 
