@@ -14,7 +14,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from app import demo as demonstration
-from app import development, embedded, main, serve
+from app import development, embedded, main, rotate, serve
 from app.api.services import Services
 from app.clock import SystemClock
 from app.consumers.consumer import Scope, new_key
@@ -60,6 +60,24 @@ def migrate() -> None:
     """Brings the database's schema up to date and ends. `serve` does so itself unless BROKER_MIGRATE=0."""
     _with_db(lambda db: db.migrate())
     print("The schema is up to date.")
+
+
+@app.command("rotate-keys")
+def rotate_keys(
+    anew: Annotated[
+        bool, typer.Option(help="Makes another data key even where an earlier rotation was stopped.")
+    ] = False,
+) -> None:
+    """Seals all secrets anew under a new data key, while the service goes on, and wraps data keys by the primary key.
+
+    What was stopped is gone on with by calling it again. Afterwards the other keys of BROKER_ENCRYPTION_KEYS may go.
+    """
+
+    async def rotated(db: Database, read: Settings) -> bool:
+        return await rotate.rotate_keys(read, db, _say, anew=anew)
+
+    if not _with_db_and_settings(rotated):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -158,17 +176,25 @@ def _with_database(read: Settings) -> Iterator[Settings]:
         yield read.model_copy(update={"database_url": url})
 
 
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
 def _with_db(work: Callable[[Database], Coroutine[None, None, T]]) -> T:
-    async def run(url: str, direct_url: str | None) -> T:
-        db = Database(url, direct_url=direct_url, pool_size=1)
+    return _with_db_and_settings(lambda db, _: work(db))
+
+
+def _with_db_and_settings(work: Callable[[Database, Settings], Coroutine[None, None, T]]) -> T:
+    async def run(read: Settings) -> T:
+        assert read.database_url is not None
+        db = Database(read.database_url, direct_url=read.listen_database_url, pool_size=1)
         try:
-            return await work(db)
+            return await work(db, read)
         finally:
             await db.close()
 
     with _with_database(main.read_settings()) as read:
-        assert read.database_url is not None
-        return asyncio.run(run(read.database_url, read.listen_database_url))
+        return asyncio.run(run(read))
 
 
 def _announce(read: Settings) -> serve.Started:

@@ -26,7 +26,8 @@ GRANT_CHANGED = "broker_grant_changed"  # payload: the grant's id
 CLIENTS_CHANGED = "broker_clients_changed"
 KEY_CHANGED = "broker_key_changed"  # payload: the key's id
 BREAKER_TURNED = "broker_breaker_turned"  # payload: the replica that a breaker was turned at
-CHANNELS = (GRANT_CHANGED, CLIENTS_CHANGED, KEY_CHANGED, BREAKER_TURNED)
+DATA_KEYS_CHANGED = "broker_data_keys_changed"
+CHANNELS = (GRANT_CHANGED, CLIENTS_CHANGED, KEY_CHANGED, BREAKER_TURNED, DATA_KEYS_CHANGED)
 
 _RECONNECT_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 0.4

@@ -6,7 +6,7 @@ create_app(settings) -> FastAPI; its lifespan: migrate, load keys, listen, tick 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 
@@ -19,6 +19,7 @@ from app.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestTelemetry
 from app.api.openapi import DocumentedApp
 from app.api.services import Services
 from app.clock import DatabaseClock
+from app.data_keys.keeper import DataKeys
 from app.db import Database, DatabaseUnavailable
 from app.drain import Drain
 from app.errors import ConfigurationError
@@ -28,8 +29,18 @@ from app.oauth.endpoints import TokenEndpoints
 from app.oauth.load import load_catalogue
 from app.settings import Settings
 from app.telemetry import BUILD, configure_logging, logger
+from app.vault.key_provider import KeyProvider
 from app.vault.vault import Vault
-from app.wiring import Ground, admin_key, build, key_encryption_keys, new_breakers, new_replica, oauth_clients
+from app.wiring import (
+    Ground,
+    admin_key,
+    build,
+    data_key_policy,
+    key_provider,
+    new_breakers,
+    new_replica,
+    oauth_clients,
+)
 
 __all__ = ["Settings", "admin_key", "create_app", "read_settings"]  # what the command line uses
 
@@ -57,7 +68,7 @@ def create_app(read: Settings) -> FastAPI:
     """The application. It asks nothing of PostgreSQL before its lifespan begins."""
     catalogue = load_catalogue(more=read.providers_dir, allow_loopback=read.allow_loopback_upstreams)
     clients = oauth_clients(read, catalogue)
-    keys = key_encryption_keys(read)
+    keys = key_provider(read)
     clock = DatabaseClock()
 
     @asynccontextmanager
@@ -86,7 +97,7 @@ def create_app(read: Settings) -> FastAPI:
 
 @asynccontextmanager
 async def running(
-    read: Settings, clients: OAuthClients, keys: Mapping[str, bytes], clock: DatabaseClock
+    read: Settings, clients: OAuthClients, keys: KeyProvider, clock: DatabaseClock
 ) -> AsyncIterator[Services]:
     """The services, from migration to drain. Raises ConfigurationError where keys and database do not fit."""
     if read.database_url is None:
@@ -99,15 +110,26 @@ async def running(
         if read.migrate:
             await db.migrate()
         await db.set_clock(clock)
-        vault = Vault(keys, clock)
-        await vault.load(db)
+        vault = Vault(clock)
+        data_keys = DataKeys(db, vault, keys, clock, policy=data_key_policy(read))
+        await data_keys.load()
         listener = Listener(read.database_url, clock, direct_url=read.listen_database_url)
         breakers = new_breakers(read, clock)
         endpoints = TokenEndpoints(timeout_seconds=read.upstream_timeout_seconds, breakers=breakers)
         stack.push_async_callback(endpoints.close)
         drain = Drain(clock, within=timedelta(seconds=read.drain_seconds))
         ground = Ground(
-            read, db, vault, listener, endpoints, breakers, clients, clock, drain, replica=new_replica()
+            read,
+            db,
+            vault,
+            data_keys,
+            listener,
+            endpoints,
+            breakers,
+            clients,
+            clock,
+            drain,
+            replica=new_replica(),
         )
         services = build(ground)
         await services.registrar.load()
@@ -120,7 +142,7 @@ async def running(
             await services.keys.install_admin_key(key)
         listener.start()
         stack.push_async_callback(listener.stop)
-        for watch in (services.registrar.watch(), services.sharing.watch()):
+        for watch in (services.registrar.watch(), services.sharing.watch(), data_keys.follow(listener)):
             stack.push_async_callback(_cancelled, asyncio.create_task(watch))
         await services.safekeeping.open()
         stack.push_async_callback(services.safekeeping.close)

@@ -78,6 +78,8 @@ class Settings(BaseSettings):
     public_url: str | None = None
     encryption_keys: SecretStr | None = None
     encryption_keys_file: Path | None = None
+    data_key_days: int = Field(default=90, ge=1, le=3650)
+    data_key_seals: int = Field(default=1_000_000_000, ge=1000, le=4_000_000_000)
     admin_key: SecretStr | None = None
     metrics_key: SecretStr | None = None
     providers_dir: Path | None = None

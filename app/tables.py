@@ -279,6 +279,9 @@ data_keys = Table(
     Column("key_encryption_key", Text, nullable=False),  # the id of the key that wraps it
     Column("wrapped_key", LargeBinary, nullable=False),
     _time("created_at", required=True),
+    _time("active_at", required=True),  # it seals from then on
+    Column("seals", BigInteger, nullable=False, server_default="0"),  # how many values, about
+    _time("emptied_at"),  # nothing is sealed under it any more
 )
 
 consumers = Table(
@@ -307,7 +310,17 @@ api_keys = Table(
     _time("created_at", required=True),
     _time("expires_at"),
     _time("revoked_at"),
+    _time("last_used_at"),
     CheckConstraint("id ~ '^[0-9a-f]{16}$'", name="id"),
+)
+
+rate_limits = Table(  # what is left of consumers' rates, for all replicas together
+    "rate_limits",
+    metadata,
+    Column("consumer_id", UUID, ForeignKey("consumers.id", ondelete="CASCADE"), primary_key=True),
+    Column("tokens", DOUBLE_PRECISION, nullable=False),
+    Column("refilled_at", DateTime(timezone=True), nullable=False),
+    postgresql_with={"fillfactor": "50"},
 )
 
 audit_events = Table(

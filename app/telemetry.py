@@ -77,6 +77,9 @@ CACHE_READS = Counter(
     ["cache", "outcome"],
 )
 CACHE_ENTRIES = Gauge("broker_cache_entries", "How much is remembered.", ["cache"])
+REWRAPPED = Counter(
+    "broker_rewrapped_rows", "Rows whose secrets were sealed anew under the present data key."
+)
 BUILD = Gauge("broker_build_info", "1, with the version that runs.", ["version"])
 
 SECURITY_EVENTS = Counter("broker_security_events", "What a security team watches, by event.", ["event"])

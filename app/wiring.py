@@ -25,6 +25,8 @@ from app.connect.tickets import Tickets
 from app.consumers.authenticate import Authenticator
 from app.consumers.keys import KeyRegistry
 from app.consumers.limits import RateLimiter
+from app.data_keys.keeper import DataKeys
+from app.data_keys.rewrap import Rewrapper
 from app.db import Database
 from app.drain import Drain
 from app.errors import ConfigurationError, ValidationFailed
@@ -59,8 +61,15 @@ from app.oauth.endpoints import TokenEndpoints
 from app.oauth.provider import Provider
 from app.resilience import Backoff
 from app.settings import Settings
+from app.vault.data_key import Policy
+from app.vault.key_provider import KeyProvider
 from app.vault.key_ring import parse_keys
+from app.vault.local_keys import LocalKeys
 from app.vault.vault import Vault
+
+_TEND = timedelta(seconds=20)  # a third of the notice that a new data key is given
+_REWRAP = timedelta(seconds=15)
+_REWRAP_SPAN = timedelta(seconds=1)
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,7 @@ class Ground:
     read: Settings
     db: Database
     vault: Vault
+    data_keys: DataKeys
     listener: Listener
     endpoints: TokenEndpoints
     breakers: Breakers
@@ -135,6 +145,8 @@ def build(on: Ground) -> Services:
         Job("revoke_due", revoker.revoke_due, timedelta(seconds=15)),
         Job("probe_due", Prober(db, protocol, on.drain).probe_due, timedelta(minutes=1)),
         Job("erase_candidates", candidates.erase_old, timedelta(minutes=10)),
+        Job("tend_data_keys", on.data_keys.tend, _TEND),
+        Job("rewrap", lambda: _rewrap(on), _REWRAP),
         *_checkup(on, validator, refresher, incidents, known),
     ]
     return Services(
@@ -164,12 +176,19 @@ def build(on: Ground) -> Services:
         drain=on.drain,
         db=db,
         vault=vault,
+        data_keys=on.data_keys,
         clock=clock,
         base_url=read.base_url,
         metrics_key=None if read.metrics_key is None else read.metrics_key.get_secret_value(),
         replica=on.replica,
         started_at=clock.now(),
     )
+
+
+async def _rewrap(on: Ground) -> None:
+    """In the background, and slowly: what `broker rotate-keys` does at once."""
+    rewrapper = Rewrapper(on.db, on.vault, on.clock, batch=50, superseded_for=timedelta(days=1))
+    await rewrapper.work_for(_REWRAP_SPAN)
 
 
 def _safekeeping(on: Ground, ledger: Ledger, revoker: Revoker) -> Safekeeping:
@@ -226,8 +245,18 @@ def oauth_clients(read: Settings, catalogue: Mapping[str, Provider]) -> OAuthCli
     return OAuthClients(catalogue, configured)
 
 
-def key_encryption_keys(read: Settings) -> dict[str, bytes]:
-    """The key ring of the settings, or development's own. Raises ConfigurationError."""
+def data_key_policy(read: Settings) -> Policy:
+    """When a data key has done enough."""
+    return Policy(max_age=timedelta(days=read.data_key_days), most_seals=read.data_key_seals)
+
+
+def key_provider(read: Settings) -> KeyProvider:
+    """Whoever wraps data keys. Raises ConfigurationError."""
+    return LocalKeys(_local_keys(read))
+
+
+def _local_keys(read: Settings) -> dict[str, bytes]:
+    """The key ring of the settings, or development's own."""
     if read.encryption_keys is not None:
         text, source = read.encryption_keys.get_secret_value(), "BROKER_ENCRYPTION_KEYS"
     elif read.encryption_keys_file is not None:

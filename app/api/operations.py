@@ -188,7 +188,9 @@ async def _database(services: Services) -> Check:
 
 async def _encryption(services: Services) -> Check:
     services.vault.check()
-    return Check(status="healthy")
+    if (mistake := services.data_keys.mistake) is not None:
+        return Check(status="degraded", detail=f"a new data key cannot be used here: {mistake}")
+    return Check(status="healthy", facts={"data_key": str(services.vault.sealing_key)})
 
 
 async def _scheduler(services: Services) -> Check:

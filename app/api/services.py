@@ -19,6 +19,7 @@ from app.connect.tickets import Tickets
 from app.consumers.authenticate import Authenticator
 from app.consumers.keys import KeyRegistry
 from app.consumers.limits import RateLimiter
+from app.data_keys.keeper import DataKeys
 from app.db import Database
 from app.drain import Drain
 from app.grants.claims import Claims
@@ -67,6 +68,7 @@ class Services:
     drain: Drain
     db: Database
     vault: Vault
+    data_keys: DataKeys
     clock: Clock
     base_url: str
     metrics_key: str | None

@@ -72,16 +72,6 @@ class RefreshProtocol:
         self._clock = clock
         self._backoff = backoff
 
-    def unavailable_providers(self) -> list[str]:
-        """The registrations whose token endpoint, or the issuer that would tell where it is, is being left alone by its
-        breaker."""
-        return [
-            client.name
-            for client in self._clients
-            if client.client_id is not None
-            and not (self._breakers.admits(client.token_breaker) and self._endpoints.may_ask(client))
-        ]
-
     async def attempt(self, grant: Grant, trigger: Trigger) -> Grant | None:
         """The grant with its next generation; None where somebody else claimed or changed it, so read it again.
 

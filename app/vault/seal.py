@@ -50,6 +50,11 @@ def key_id_of(sealed: bytes) -> UUID:
     return UUID(bytes=sealed[1:_HEADER_BYTES])
 
 
+def key_id_bytes() -> tuple[int, int]:
+    """Where its data key's id stands in a sealed value: the first byte, counted from 1, and how many."""
+    return len(_VERSION) + 1, _HEADER_BYTES - len(_VERSION)
+
+
 def open_sealed(key: bytes, sealed: bytes, place: Place) -> bytes:
     """What was sealed at `place`. Raises CannotOpen for anything else."""
     nonce = sealed[_HEADER_BYTES : _HEADER_BYTES + _NONCE_BYTES]

@@ -21,17 +21,14 @@ from typing import Self, cast
 
 import aiohttp
 
-from app.clock import SystemClock
-from app.db import Database
-from app.vault.key_ring import parse_keys
-from app.vault.vault import Vault
 from tests.backlog import bring_due
-from tests.broker import ADMIN_KEY, ENCRYPTION_KEYS, write_providers
+from tests.broker import ADMIN_KEY, write_providers
 from tests.faults.invariants import Violation
 from tests.faults.postgres import Postgres
 from tests.faults.processes import REPOSITORY, Process, own_port
 from tests.faults.replica import Replica
 from tests.faults.trial import SHORT, Outcome, Size
+from tests.vault import loaded_vault
 
 SHARES = {"keeps": 0.9, "sandbox": 0.09, "graced": 0.01}  # `sandbox` rotates strictly
 GRANTS, SECONDS = 100_000, 7_200.0  # a fraction of that where nothing else runs
@@ -115,10 +112,7 @@ class Site:
 
     async def fill(self, grants: int) -> dict[str, list[str]]:
         """The users of each provider; their grants are due from now on."""
-        db = Database(self.postgres.url, pool_size=1)
-        vault = Vault(parse_keys(ENCRYPTION_KEYS, source="the test"), SystemClock())
-        await vault.load(db)
-        await db.close()
+        vault = await loaded_vault(self.postgres.url)
         users = {
             provider: [f"{provider}-{number}" for number in range(round(grants * share))]
             for provider, share in SHARES.items()

@@ -33,7 +33,7 @@ from app.errors import BrokerError
 from app.main import running
 from app.oauth.load import load_catalogue
 from app.settings import Settings
-from app.wiring import key_encryption_keys, oauth_clients
+from app.wiring import key_provider, oauth_clients
 
 STEP_SECONDS = 5.0
 _PATIENCE_SECONDS = 0.03  # real ones, for what is under way to come to its end or to a sleep
@@ -144,7 +144,7 @@ class Simulation:
                 catalogue = load_catalogue(
                     more=read.providers_dir, allow_loopback=read.allow_loopback_upstreams
                 )
-                clients, keys = oauth_clients(read, catalogue), key_encryption_keys(read)
+                clients, keys = oauth_clients(read, catalogue), key_provider(read)
                 services = await stack.enter_async_context(running(read, clients, keys, LeapingClock(shared)))
                 while services.timetable.last_tick_at is None:
                     await asyncio.sleep(_PATIENCE_SECONDS)

@@ -9,26 +9,21 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.clock import SystemClock
 from app.db import Database
 from app.errors import ConfigurationError
 from app.sandbox.server import Sandbox
+from app.vault.local_keys import LocalKeys
 from app.vault.seal import CannotOpen, Place
 from app.vault.vault import Vault
 from tests.broker import Broker, bring
+from tests.vault import loaded_vault
 
 KEY = os.urandom(32)
 PLACE = Place("grants", uuid4(), "access_token", 1)
 
 
 async def loaded(url: str, keys: dict[str, bytes]) -> Vault:
-    db = Database(url, pool_size=1)
-    vault = Vault(keys, SystemClock())
-    try:
-        await vault.load(db)
-    finally:
-        await db.close()
-    return vault
+    return await loaded_vault(url, LocalKeys(keys))
 
 
 async def test_replicas_that_start_at_once_make_one_data_key(database_url: str) -> None:

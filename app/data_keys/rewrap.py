@@ -1,0 +1,129 @@
+"""Sealing anew: what was sealed under earlier data keys comes under the present one, while everything goes on.
+
+Nothing is noted of how far it came: what is left is what its first bytes say is sealed under another key. So whoever was
+stopped is followed by whoever starts, and two at once get in nobody's way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from uuid import UUID
+
+from app.clock import Clock
+from app.data_keys import rewrap_store, store
+from app.data_keys.rewrap_store import SealedRow
+from app.db import Database
+from app.telemetry import REWRAPPED, logger
+from app.vault.seal import CannotOpen, key_id_of
+from app.vault.vault import Vault
+
+log = logger(__name__)
+
+_FIRST = UUID(int=0)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """So far. `unreadable` are values that do not open: they are left as they are, and named in the log."""
+
+    table: str = ""
+    done: int = 0
+    unreadable: int = 0
+
+
+class Rewrapper:
+    """Works in small transactions, each of which holds its rows for some milliseconds."""
+
+    def __init__(
+        self,
+        db: Database,
+        vault: Vault,
+        clock: Clock,
+        *,
+        batch: int = 200,
+        superseded_for: timedelta = timedelta(0),
+    ) -> None:
+        """`superseded_for`: how long the present data key has to be in force before what is sealed under others is
+        touched. Most of it is sealed anew by then of itself, with each refresh."""
+        self._superseded_for = superseded_for
+        self._db = db
+        self._vault = vault
+        self._clock = clock
+        self._batch = batch
+
+    async def left(self) -> dict[str, int]:
+        """How many rows of each table are still to be sealed anew. Reads them all. Raises DatabaseUnavailable."""
+        earlier, counts = await self._earlier(), {}
+        for table in rewrap_store.sealed_tables() if earlier else ():
+            async with self._db.begin() as tx:
+                counts[table] = await rewrap_store.count_under(tx, table, earlier)
+        return counts
+
+    async def work(self) -> AsyncIterator[Progress]:
+        """Seals all anew; how far it came, after each transaction. May be stopped at any time. Raises DatabaseUnavailable."""
+        earlier = await self._earlier()
+        if not earlier:
+            return
+        progress, before = Progress(), -1
+        while progress.done != before:  # what was locked by somebody else is met in the next round
+            before = progress.done
+            for table in rewrap_store.sealed_tables():
+                async for reached in self._through(table, earlier, replace(progress, table=table)):
+                    progress = reached
+                    yield progress
+        if not any((await self.left()).values()):
+            async with self._db.begin() as tx:
+                await store.note_emptied(tx, earlier)
+
+    async def work_for(self, span: timedelta) -> None:
+        """As far as it comes in that time, give or take a transaction: the rest is for the next time."""
+        until = self._clock.monotonic() + span.total_seconds()
+        async for _ in self.work():
+            if self._clock.monotonic() >= until:
+                return
+            await asyncio.sleep(0)
+
+    async def _earlier(self) -> list[UUID]:
+        """The data keys before the present one under which something may still be sealed."""
+        async with self._db.begin() as tx:
+            keys = await store.all_keys(tx)
+        present = next(key for key in keys if key.id == self._vault.sealing_key)
+        if self._clock.now() - present.active_at < self._superseded_for:
+            return []
+        return [key.id for key in keys if key.active_at < present.active_at and key.emptied_at is None]
+
+    async def _through(
+        self, table: str, earlier: Collection[UUID], progress: Progress
+    ) -> AsyncIterator[Progress]:
+        """Once through the table."""
+        after = _FIRST
+        while True:
+            async with self._db.begin() as tx:
+                rows = await rewrap_store.sealed_under(tx, table, earlier, after=after, limit=self._batch)
+                anew = [sealed for row in rows if (sealed := self._anew(table, row, earlier)) is not None]
+                if anew:
+                    await rewrap_store.store_anew(tx, table, anew)
+            if not rows:
+                return
+            REWRAPPED.inc(len(anew))
+            after = rows[-1].id
+            unreadable = progress.unreadable + len(rows) - len(anew)
+            progress = replace(progress, done=progress.done + len(anew), unreadable=unreadable)
+            yield progress
+
+    def _anew(self, table: str, row: SealedRow, earlier: Collection[UUID]) -> SealedRow | None:
+        """The row with its values under the present key; None where one does not open."""
+        values = dict(row.values)
+        for name, sealed in row.values.items():
+            if sealed is None or key_id_of(sealed) not in earlier:
+                continue
+            place = row.place(table, name)
+            try:
+                values[name] = self._vault.seal(self._vault.open(sealed, place), place)
+            except CannotOpen as error:
+                log.error("rewrap.unreadable", detail=str(error))
+                return None
+        return replace(row, values=values)

@@ -1,0 +1,102 @@
+"""The SQL of sealing anew. Every column called `sealed_*` holds what `Place(table, id, field, generation)` says: its table, the
+row's `id`, its name without `sealed_`, and the row's `generation`, 0 where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    bindparam,
+    column,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
+from sqlalchemy.dialects.postgresql import UUID as PG_UUID
+
+from app.db import Tx
+from app.tables import metadata
+from app.vault.seal import Place, key_id_bytes
+
+_PREFIX = "sealed_"
+
+
+@dataclass(frozen=True)
+class SealedRow:
+    """A row with something sealed under a key that is to be left. `values` by column, None where there is none."""
+
+    id: UUID
+    generation: int
+    values: dict[str, bytes | None]
+
+    def place(self, table: str, name: str) -> Place:
+        """Where the value of that column was sealed to."""
+        return Place(table, self.id, name.removeprefix(_PREFIX), self.generation)
+
+
+def sealed_tables() -> dict[str, tuple[str, ...]]:
+    """Each table that holds sealed values, and the columns that do."""
+    found = {
+        table.name: tuple(each.name for each in table.c if each.name.startswith(_PREFIX))
+        for table in metadata.sorted_tables
+    }
+    return {table: columns for table, columns in found.items() if columns}
+
+
+async def sealed_under(
+    tx: Tx, table_name: str, key_ids: Collection[UUID], *, after: UUID, limit: int
+) -> list[SealedRow]:
+    """Up to `limit` rows in the order of their ids, locked; those that somebody else holds at the moment are left out."""
+    table = metadata.tables[table_name]
+    columns = sealed_tables()[table_name]
+    generation = table.c.generation if "generation" in table.c else literal(0)
+    query = (
+        select(table.c.id, generation, *(table.c[name] for name in columns))
+        .where(table.c.id > after, _any_under(table, columns, key_ids))
+        .order_by(table.c.id)
+        .limit(limit)
+        .with_for_update(key_share=True, skip_locked=True)
+    )
+    return [
+        SealedRow(row[0], row[1], dict(zip(columns, row[2:], strict=True))) for row in await tx.execute(query)
+    ]
+
+
+async def store_anew(tx: Tx, table_name: str, rows: Sequence[SealedRow]) -> None:
+    """Puts these values in the place of what is there. The rows have to be locked."""
+    table, columns = metadata.tables[table_name], sealed_tables()[table_name]
+    given = func.unnest(
+        bindparam("ids", type_=ARRAY(PG_UUID)),
+        *(bindparam(name, type_=ARRAY(BYTEA)) for name in columns),
+    ).table_valued(column("id", PG_UUID), *(column(f"new_{name}", BYTEA) for name in columns))
+    given = given.render_derived(name="given")
+    query = (
+        update(table)
+        .where(table.c.id == given.c.id)
+        .values({name: given.c[f"new_{name}"] for name in columns})
+    )
+    values: dict[str, object] = {name: [row.values[name] for row in rows] for name in columns}
+    await tx.execute(query, {"ids": [row.id for row in rows], **values})
+
+
+async def count_under(tx: Tx, table_name: str, key_ids: Collection[UUID]) -> int:
+    """How many rows hold something that was sealed under any of them."""
+    table = metadata.tables[table_name]
+    query = select(func.count()).select_from(table)
+    query = query.where(_any_under(table, sealed_tables()[table_name], key_ids))
+    found: int = (await tx.execute(query)).scalar_one()
+    return found
+
+
+def _any_under(table: Table, columns: Sequence[str], key_ids: Collection[UUID]) -> ColumnElement[bool]:
+    """The data key's id stands at the beginning of what it sealed."""
+    start, length = key_id_bytes()
+    wanted = [key_id.bytes for key_id in key_ids]
+    return or_(*(func.substring(table.c[name], start, length).in_(wanted) for name in columns))
