@@ -28,7 +28,10 @@ from tests.faults.protocol.story import Story
 from tests.faults.protocol.witness import Witness
 
 _SETTINGS: dict[str, Any] = {"breaker_failures": 1000, "log_level": "ERROR", "refresh_interval_seconds": 300}
-_EMPTY = "DELETE FROM grants; DELETE FROM provider_incidents; DELETE FROM audit_events; DELETE FROM breakers"
+_EMPTY = (
+    "DELETE FROM grants; DELETE FROM provider_incidents; DELETE FROM breakers; "
+    "DELETE FROM audit_events; DELETE FROM audit_unchained"
+)
 
 
 class _StandingStill(AsyncIOScheduler):  # type: ignore[misc]  # it has no types
