@@ -136,6 +136,7 @@ async def running(
         _warn_of_short_lives(clients, interval_seconds=read.refresh_interval_seconds)
         await services.sharing.load()
         stack.push_async_callback(services.authenticator.close)
+        stack.push_async_callback(services.limiter.close)
         stack.push_async_callback(services.refresher.close)
         stack.push_async_callback(services.counting.close)
         if (key := admin_key(read)) is not None:

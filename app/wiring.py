@@ -152,7 +152,7 @@ def build(on: Ground) -> Services:
     return Services(
         authenticator=Authenticator(db, listener, clock),
         keys=KeyRegistry(db, clock),
-        limiter=RateLimiter(clock),
+        limiter=RateLimiter(db, clock),
         refresher=refresher,
         due=due,
         registry=registry,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 
 @asynccontextmanager
@@ -19,6 +22,21 @@ async def database(url: str) -> AsyncIterator[asyncpg.Connection]:
         yield connection
     finally:
         await connection.close()
+
+
+@contextmanager
+def statements() -> Iterator[list[tuple[str, tuple[Any, ...]]]]:
+    """What this process asks of PostgreSQL meanwhile, with its parameters."""
+    asked: list[tuple[str, tuple[Any, ...]]] = []
+
+    def listen(*arguments: Any) -> None:
+        asked.append((arguments[2], arguments[3]))
+
+    event.listen(Engine, "before_cursor_execute", listen)
+    try:
+        yield asked
+    finally:
+        event.remove(Engine, "before_cursor_execute", listen)
 
 
 class Postgres:

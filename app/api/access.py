@@ -41,7 +41,7 @@ async def authenticated(
         security_event("authentication_failed", address=address, key_id=parts[0] if parts else None)
         raise
     note(consumer=consumer.name)
-    services.limiter.admit(consumer)
+    await services.limiter.admit(consumer)
     return consumer
 
 

@@ -32,7 +32,7 @@ UserPattern = Annotated[OpaqueName, AfterValidator(_star_at_the_end)]
 
 
 class RateBody(Body):
-    """How often it may ask. Each replica counts for itself."""
+    """How often it may ask, at all replicas together."""
 
     limit: int = Field(ge=1, le=1_000_000, strict=True, description="Requests, ...", examples=[600])
     per_seconds: int = Field(

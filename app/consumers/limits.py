@@ -1,38 +1,123 @@
-"""How much a consumer may ask: its `rate`, held by each replica for itself."""
+"""How much a consumer may ask: its `rate`, shared by all replicas, at next to no cost while it is far from it.
+
+Each replica takes a share of what is left, a twentieth of the limit, and the next one behind the requests when half of it is
+used up. So a request costs a comparison, a statement of SQL is run for every so many, and only a small limit is asked for
+one by one. While PostgreSQL is away each replica counts for itself.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import math
 from uuid import UUID
 
 from cachetools import LRUCache
 
 from app.clock import Clock
+from app.consumers import rate_store
 from app.consumers.consumer import Consumer
+from app.db import Database, DatabaseUnavailable
 from app.errors import RateLimited
-from app.resilience import TokenBucket
+from app.resilience import Rate, TokenBucket
 
 _CONSUMERS = 10_000
+_PARTS = 20
+_PATIENCE_SECONDS = 1.0  # with PostgreSQL, before a replica counts for itself
+_AWAY_SECONDS = 5.0  # before it is asked again
+
+
+class _Share:
+    """What this replica may still let through by itself."""
+
+    def __init__(self, rate: Rate) -> None:
+        self.rate = rate
+        self.size = max(1, rate.limit // _PARTS)
+        self.tokens = 0
+        self.waiting = 0
+        self.good_until = 0.0  # the bucket is full again by then, so what was taken out of it is void
+        self.empty_until = 0.0
+        self.alone: TokenBucket | None = None
+        self.alone_until = 0.0
+        self.asking: asyncio.Task[None] | None = None
+
+    def take(self, now: float) -> bool:
+        if now < self.alone_until and self.alone is not None:
+            wait = self.alone.take(now)
+            self.empty_until = now + wait
+            return not wait
+        if self.tokens < 1 or now >= self.good_until:
+            self.tokens = 0
+            return False
+        self.tokens -= 1
+        return True
+
+    @property
+    def runs_low(self) -> bool:
+        return self.size > 1 and self.tokens <= self.size // 2
 
 
 class RateLimiter:
     """Counts the requests of each consumer that has a rate."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
         self._clock = clock
-        self._buckets: LRUCache[UUID, TokenBucket] = LRUCache(_CONSUMERS)
+        self._shares: LRUCache[UUID, _Share] = LRUCache(_CONSUMERS)
+        self._asking: set[asyncio.Task[None]] = set()
 
-    def admit(self, consumer: Consumer) -> None:
+    async def admit(self, consumer: Consumer) -> None:
         """Counts one request. Raises RateLimited, with the seconds until the next is admitted."""
         if consumer.rate is None:
             return
+        share = self._shares.get(consumer.id)
+        if share is None or share.rate != consumer.rate:
+            share = self._shares[consumer.id] = _Share(consumer.rate)
+        while not share.take(now := self._clock.monotonic()):
+            if now < share.empty_until:
+                raise _limited(share, now)
+            share.waiting += 1
+            try:
+                await asyncio.shield(self._asked(consumer.id, share))
+            finally:
+                share.waiting -= 1
+        if share.runs_low:
+            self._asked(consumer.id, share)
+
+    async def close(self) -> None:
+        for asking in self._asking:
+            asking.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
+
+    def _asked(self, consumer_id: UUID, share: _Share) -> asyncio.Task[None]:
+        """The one question for more that is under way."""
+        if share.asking is None or share.asking.done():
+            share.asking = asyncio.create_task(self._ask(consumer_id, share))
+            self._asking.add(share.asking)
+            share.asking.add_done_callback(self._asking.discard)
+        return share.asking
+
+    async def _ask(self, consumer_id: UUID, share: _Share) -> None:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await asyncio.sleep(0)  # whoever comes at the same moment is counted among those who wait
+                async with self._db.begin() as tx:
+                    wanted = max(share.size, share.waiting)
+                    taken = await rate_store.take(tx, consumer_id, share.rate, wanted=wanted)
+        except (DatabaseUnavailable, TimeoutError):
+            now = self._clock.monotonic()
+            share.alone = share.alone or TokenBucket(share.rate, now)
+            share.alone_until = now + _AWAY_SECONDS
+            return
         now = self._clock.monotonic()
-        bucket = self._buckets.get(consumer.id)
-        if bucket is None or bucket.rate != consumer.rate:
-            bucket = self._buckets[consumer.id] = TokenBucket(consumer.rate, now)
-        if wait := bucket.take(now):
-            raise RateLimited(
-                f"This API key may ask {consumer.rate.limit} times in {consumer.rate.per_seconds} seconds. "
-                "Try again shortly.",
-                retry_after=max(1, math.ceil(wait)),
-            )
+        share.tokens += taken.tokens
+        share.good_until = now + share.rate.per_seconds
+        share.empty_until = now + taken.wait_seconds
+        share.alone = None
+
+
+def _limited(share: _Share, now: float) -> RateLimited:
+    rate = share.rate
+    return RateLimited(
+        f"This API key may ask {rate.limit} times in {rate.per_seconds} seconds. Try again shortly.",
+        retry_after=max(1, math.ceil(share.empty_until - now)),
+    )

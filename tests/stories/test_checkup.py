@@ -5,20 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
 import asyncpg
 import pytest
-from sqlalchemy import Engine, event
 
 from app.grants import validation_store
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
-from tests.postgres import database
+from tests.postgres import database, statements
 
 EVERY = 3600
 DENIED = {"kind": "status", "status": 200, "body": {"active": False}, "endpoint": "introspect"}
@@ -584,21 +583,6 @@ async def test_no_secret_is_in_what_is_told_of_it(
     assert "outcome" in caplog.text and "token_denied" in trail
     for tokens in issued:
         assert tokens["access_token"] not in told and tokens["refresh_token"] not in told
-
-
-@contextmanager
-def statements() -> Iterator[list[tuple[str, tuple[object, ...]]]]:
-    """What is asked of PostgreSQL meanwhile, with its parameters."""
-    asked: list[tuple[str, tuple[object, ...]]] = []
-
-    def listen(*arguments: Any) -> None:
-        asked.append((arguments[2], arguments[3]))
-
-    event.listen(Engine, "before_cursor_execute", listen)
-    try:
-        yield asked
-    finally:
-        event.remove(Engine, "before_cursor_execute", listen)
 
 
 async def test_looking_for_the_next_one_reads_an_index_from_the_first_to_the_last_that_is_due(

@@ -47,7 +47,10 @@ async def under_which(url: str) -> set[UUID]:
 async def rewrapped(url: str, vault: Vault, *, batch: int = 3) -> Progress:
     db = Database(url, pool_size=1)
     try:
-        return [Progress(), *[each async for each in Rewrapper(db, vault, SystemClock(), batch=batch).work()]][-1]
+        return [
+            Progress(),
+            *[each async for each in Rewrapper(db, vault, SystemClock(), batch=batch).work()],
+        ][-1]
     finally:
         await db.close()
 

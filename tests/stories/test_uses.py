@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Engine, event
 
 from app.db import DatabaseUnavailable
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
-from tests.postgres import database
+from tests.postgres import database, statements
 
 
 @pytest.fixture
@@ -24,21 +22,6 @@ async def broker(broker: Broker) -> Broker:
     """Nothing is flushed by the clock: tests say when."""
     broker.services.timetable.stop()
     return broker
-
-
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    """What is asked of PostgreSQL meanwhile, by anybody in this process."""
-    asked: list[str] = []
-
-    def listen(*arguments: Any) -> None:
-        asked.append(arguments[2])
-
-    event.listen(Engine, "before_cursor_execute", listen)
-    try:
-        yield asked
-    finally:
-        event.remove(Engine, "before_cursor_execute", listen)
 
 
 async def bring_one(broker: Broker, sandbox: Sandbox, user: str) -> UUID:
@@ -88,11 +71,11 @@ async def test_fetches_write_nothing_and_a_flush_is_one_statement(broker: Broker
     with statements() as asked:
         for user in users * 5:
             await broker.token(f"sandbox/{user}")
-        assert [text for text in asked if not text.lstrip().startswith("SELECT")] == []
+        assert [text for text, _ in asked if not text.lstrip().startswith("SELECT")] == []
         asked.clear()
         await broker.services.uses.flush()
         await broker.services.uses.flush()  # nothing is left to write
-    assert len(asked) == 1 and "last_used_at" in asked[0]
+    assert len(asked) == 1 and "last_used_at" in asked[0][0]
 
 
 async def test_a_use_changes_nothing_else(broker: Broker, sandbox: Sandbox, database_url: str) -> None:
