@@ -51,7 +51,7 @@ from app.grants.revoke import Revoker
 from app.grants.rotation import Rotation
 from app.grants.safekeeping import Safekeeping
 from app.grants.slots import Slots
-from app.grants.uses import Uses
+from app.grants.uses import grant_uses
 from app.grants.validate import Validator
 from app.grants.waiting import Waiting
 from app.jobs import Job, Timetable
@@ -109,7 +109,7 @@ def build(on: Ground) -> Services:
     read, db, vault, listener, clock = on.read, on.db, on.vault, on.listener, on.clock
     known, waiting = KnownGrants(db, listener, clock), Waiting(db, listener, clock)
     revoker = Revoker(db, vault, on.endpoints, on.clients, on.drain, clock)
-    uses = Uses(db, clock)
+    uses, authenticator = grant_uses(db, clock), Authenticator(db, listener, clock)
     incidents, claims = Incidents(db, known, clock, replica=on.replica), _claims(on)
     rotation = Rotation(vault, clock, margin=read.margin)
     ledger = Ledger(
@@ -141,6 +141,7 @@ def build(on: Ground) -> Services:
         Job("set_clock", lambda: db.set_clock(clock), timedelta(minutes=1)),
         Job("replay_journal", safekeeping.replay, timedelta(seconds=5)),
         Job("flush_uses", uses.flush, timedelta(seconds=5)),
+        Job("flush_key_uses", authenticator.uses.flush, timedelta(seconds=10)),
         Job("review_incidents", incidents.review, timedelta(seconds=15)),
         Job("revoke_due", revoker.revoke_due, timedelta(seconds=15)),
         Job("probe_due", Prober(db, protocol, on.drain).probe_due, timedelta(minutes=1)),
@@ -150,7 +151,7 @@ def build(on: Ground) -> Services:
         *_checkup(on, validator, refresher, incidents, known),
     ]
     return Services(
-        authenticator=Authenticator(db, listener, clock),
+        authenticator=authenticator,
         keys=KeyRegistry(db, clock),
         limiter=RateLimiter(db, clock),
         refresher=refresher,

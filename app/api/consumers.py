@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -9,6 +11,7 @@ from fastapi import APIRouter, Path, Response
 from pydantic import AfterValidator, BaseModel, Field
 
 from app.api.access import Admin
+from app.api.answers import CursorQuery, LimitQuery, Page, page, read_cursor
 from app.api.deps import Body, Moment, OpaqueName
 from app.api.problems import responses
 from app.api.services import Use
@@ -55,6 +58,29 @@ class ConsumerBody(Body):
     rate: RateBody | None = Field(default=None, description="Left out: no limit.")
 
 
+class ConsumerPatch(Body):
+    """What is to change; what is left out stays as it is."""
+
+    scopes: list[Scope] = Field(default_factory=list, min_length=1)
+    providers: list[OpaqueName] | None = Field(default=None, max_length=500, description="Null: all.")
+    users: list[UserPattern] | None = Field(
+        default=None, max_length=500, description="Exact names, or `prefix*`; null: all."
+    )
+    rate: RateBody | None = Field(default=None, description="Null: no limit.")
+
+    def applied_to(self, consumer: Consumer) -> Consumer:
+        given = self.model_fields_set
+        if "scopes" in given:
+            consumer = replace(consumer, scopes=frozenset(self.scopes))
+        if "providers" in given:
+            consumer = replace(consumer, providers=_as_set(self.providers))
+        if "users" in given:
+            consumer = replace(consumer, users=_as_tuple(self.users))
+        if "rate" in given:
+            consumer = replace(consumer, rate=_as_rate(self.rate))
+        return consumer
+
+
 class ConsumerAnswer(BaseModel):
     """A service that may call, without its keys."""
 
@@ -64,6 +90,16 @@ class ConsumerAnswer(BaseModel):
     providers: list[str] | None = Field(description="Null: all.")
     users: list[str] | None = Field(description="Null: all.")
     rate: RateBody | None = Field(description="Null: no limit.")
+
+
+class ListedKeyAnswer(BaseModel):
+    """A key without its secret, which nobody has but the consumer."""
+
+    id: str = Field(description="What revokes it.")
+    created_at: datetime
+    expires_at: datetime | None = Field(description="Null: no end.")
+    revoked_at: datetime | None
+    last_used_at: datetime | None = Field(description="Some seconds late; null: never.")
 
 
 class KeyBody(Body):
@@ -82,12 +118,66 @@ async def create_consumer(body: ConsumerBody, services: Use, admin: Admin) -> Co
         uuid7(services.clock.now()),
         body.name,
         frozenset(body.scopes),
-        None if body.providers is None else frozenset(body.providers),
-        None if body.users is None else tuple(body.users),
-        None if body.rate is None else Rate(body.rate.limit, body.rate.per_seconds),
+        _as_set(body.providers),
+        _as_tuple(body.users),
+        _as_rate(body.rate),
     )
     await services.keys.create_consumer(consumer, actor=admin.name)
     return ConsumerAnswer(id=consumer.id, **dict(body))
+
+
+@router.get("/consumers", summary="List consumers", responses=responses())
+async def list_consumers(
+    services: Use, _: Admin, limit: LimitQuery = 50, cursor: CursorQuery = None
+) -> Page[ConsumerAnswer]:
+    """The services that may call, the oldest first."""
+    found = await services.keys.consumers(after=read_cursor(cursor), limit=limit + 1)
+    return page(found, limit, id_of=lambda consumer: consumer.id, as_item=_describe)
+
+
+@router.patch(
+    "/consumers/{consumer_id}", summary="Change a consumer", responses=responses("not_found", "conflict")
+)
+async def change_consumer(
+    consumer_id: ConsumerPath, body: ConsumerPatch, services: Use, admin: Admin
+) -> ConsumerAnswer:
+    """Gives all of its keys other rights, or another rate, on all replicas within two seconds."""
+    changed = await services.keys.change_consumer(consumer_id, body.applied_to, actor=admin.name)
+    services.authenticator.forget_all()
+    return _describe(changed)
+
+
+@router.delete(
+    "/consumers/{consumer_id}",
+    status_code=204,
+    summary="Delete a consumer",
+    responses=responses("not_found", "conflict"),
+)
+async def delete_consumer(consumer_id: ConsumerPath, services: Use, admin: Admin) -> None:
+    """Ends all of its keys, on all replicas within two seconds. What it did stays in the audit trail."""
+    await services.keys.delete_consumer(consumer_id, actor=admin.name)
+    services.authenticator.forget_all()
+
+
+@router.get(
+    "/consumers/{consumer_id}/keys", summary="List a consumer's keys", responses=responses("not_found")
+)
+async def list_keys(consumer_id: ConsumerPath, services: Use, _: Admin) -> Page[ListedKeyAnswer]:
+    """All of them on one page, those that are revoked or have ended included."""
+    keys = await services.keys.keys_of(consumer_id)
+    return Page(
+        items=[
+            ListedKeyAnswer(
+                id=key.key_id,
+                created_at=key.created_at,
+                expires_at=key.expires_at,
+                revoked_at=key.revoked_at,
+                last_used_at=key.last_used_at,
+            )
+            for key in keys
+        ],
+        next_cursor=None,
+    )
 
 
 @router.post(
@@ -125,3 +215,27 @@ async def delete_key(
     services.authenticator.forget(key_id)
     if not revoked:
         raise NotFound("This consumer has no such key in force.")
+
+
+def _describe(consumer: Consumer) -> ConsumerAnswer:
+    rate = consumer.rate
+    return ConsumerAnswer(
+        id=consumer.id,
+        name=consumer.name,
+        scopes=sorted(Scope(scope) for scope in consumer.scopes),
+        providers=None if consumer.providers is None else sorted(consumer.providers),
+        users=None if consumer.users is None else list(consumer.users),
+        rate=None if rate is None else RateBody(limit=rate.limit, per_seconds=rate.per_seconds),
+    )
+
+
+def _as_set(names: list[str] | None) -> frozenset[str] | None:
+    return None if names is None else frozenset(names)
+
+
+def _as_tuple(names: list[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)
+
+
+def _as_rate(body: RateBody | None) -> Rate | None:
+    return None if body is None else Rate(body.limit, body.per_seconds)

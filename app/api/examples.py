@@ -165,6 +165,13 @@ _HEALTH: JsonValue = {
     "timestamp": "2026-11-22T10:00:00Z",
 }
 _CURSOR = "AaH4Lx6AcACAAAAAAAAAAQ"
+_KEY: JsonValue = {
+    "id": "8d6a4f0fa4f0c5b1",
+    "created_at": "2026-11-20T09:00:00Z",
+    "expires_at": None,
+    "revoked_at": None,
+    "last_used_at": "2026-11-22T10:00:00Z",
+}
 
 # By the name of the schema.
 SHAPES: Mapping[str, JsonValue] = {
@@ -178,6 +185,11 @@ SHAPES: Mapping[str, JsonValue] = {
     "BreakerList": {"items": [_BREAKER]},
     "ConsumerAnswer": {"id": "01a1f82f-1e80-7000-8000-000000000003", **_CONSUMER},
     "ConsumerBody": _CONSUMER,
+    "ConsumerPage": {
+        "items": [{"id": "01a1f82f-1e80-7000-8000-000000000003", **_CONSUMER}],
+        "next_cursor": None,
+    },
+    "ConsumerPatch": {"users": ["acme-*", "zenith-*"]},
     "Deleted": {"revoked_upstream": True},
     "GrantAnswer": _GRANT,
     "GrantBody": _IMPORT,
@@ -185,6 +197,8 @@ SHAPES: Mapping[str, JsonValue] = {
     "HealthAnswer": _HEALTH,
     "KeyAnswer": {"id": "8d6a4f0fa4f0c5b1", "key": "brk_8d6a4f0fa4f0c5b1_" + "0" * 64},
     "KeyBody": {"expires_at": "2026-12-31T00:00:00Z"},
+    "ListedKeyAnswer": _KEY,
+    "ListedKeyPage": {"items": [_KEY], "next_cursor": None},
     "ProviderAnswer": _PROVIDER,
     "ProviderList": {"items": [_PROVIDER]},
     "RefreshBody": {"generation": 3, "reason": "401 from the calendar"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, cast
+from uuid import UUID
 
 from fastapi import Depends, Request
 
@@ -31,10 +32,10 @@ from app.grants.refresh import Refresher
 from app.grants.registry import GrantRegistry
 from app.grants.revoke import Revoker
 from app.grants.safekeeping import Safekeeping
-from app.grants.uses import Uses
 from app.grants.validate import Validator
 from app.jobs import Timetable
 from app.oauth.client import OAuthClients
+from app.uses import Uses
 from app.vault.vault import Vault
 
 
@@ -49,7 +50,7 @@ class Services:
     due: DueRefresher
     registry: GrantRegistry
     revoker: Revoker
-    uses: Uses
+    uses: Uses[UUID]
     safekeeping: Safekeeping
     claims: Claims
     incidents: Incidents

@@ -9,6 +9,7 @@ from app.db import Database
 from app.errors import Unauthenticated
 from app.listener import KEY_CHANGED, Listener
 from app.remembered import Remembered
+from app.uses import Uses
 
 _CACHE_SECONDS = 1.0  # how long a revoked key may still be accepted, should its announcement be lost
 _CACHE_KEYS = 10_000
@@ -20,6 +21,7 @@ class Authenticator:
     def __init__(self, db: Database, listener: Listener, clock: Clock) -> None:
         self._db = db
         self._clock = clock
+        self.uses: Uses[str] = Uses(db, clock, store.note_uses)
         self._changed = listener.mailbox(KEY_CHANGED)
         self._known: Remembered[str, tuple[ApiKey, Consumer]] = Remembered(
             "keys", self._find, clock, size=_CACHE_KEYS, ttl_seconds=lambda: _CACHE_SECONDS
@@ -35,11 +37,16 @@ class Authenticator:
         found = await self._known.get(key_id)
         if found is None or not found.value[0].accepts(secret, self._clock.now()):
             raise Unauthenticated
+        self.uses.note(key_id)
         return found.value[1]
 
     def forget(self, key_id: str) -> None:
         """It was revoked here: not even this replica's next request may use it."""
         self._known.drop(key_id)
+
+    def forget_all(self) -> None:
+        """Somebody's rights were changed here."""
+        self._known.clear()
 
     async def close(self) -> None:
         await self._known.close()

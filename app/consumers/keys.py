@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,7 @@ from app.clock import Clock
 from app.consumers import store
 from app.consumers.consumer import Consumer, Scope, new_key, split_key
 from app.consumers.store import ListedKey
-from app.db import Database
+from app.db import Database, Tx
 from app.errors import Conflict, NotFound, Unauthenticated, ValidationFailed
 from app.ids import uuid7
 from app.listener import KEY_CHANGED
@@ -105,9 +105,7 @@ class KeyRegistry:
         key = new_key()
         key_id, secret = _parts(key)
         async with self._db.begin() as tx:
-            consumer = await store.find_consumer_by_id(tx, consumer_id)
-            if consumer is None:
-                raise NotFound("There is no consumer with this id.")
+            consumer = await _found(tx, consumer_id)
             await store.add_key(
                 tx, key_id=key_id, secret=secret, consumer_id=consumer_id, expires_at=expires_at
             )
@@ -131,6 +129,58 @@ class KeyRegistry:
     async def list_keys(self) -> list[ListedKey]:
         async with self._db.begin() as tx:
             return await store.list_keys(tx)
+
+    async def keys_of(self, consumer_id: UUID) -> list[ListedKey]:
+        """The consumer's keys, in force or not. Raises NotFound where there is none of that id."""
+        async with self._db.begin() as tx:
+            await _found(tx, consumer_id)
+            return await store.list_keys(tx, consumer_id)
+
+    async def consumers(self, *, after: UUID | None, limit: int) -> list[Consumer]:
+        """Up to `limit`, from behind `after` on."""
+        async with self._db.begin() as tx:
+            return await store.list_consumers(tx, after=after, limit=limit)
+
+    async def change_consumer(
+        self, consumer_id: UUID, change: Callable[[Consumer], Consumer], *, actor: str
+    ) -> Consumer:
+        """The consumer as `change` has made it, for all of its keys, everywhere within two seconds.
+
+        Raises NotFound, and Conflict for the one that BROKER_ADMIN_KEY makes.
+        """
+        async with self._db.begin() as tx:
+            changed = change(await _found(tx, consumer_id, to_change=True))
+            await store.change_consumer(tx, changed)
+            details = {"consumer": changed.name, "scopes": sorted(changed.scopes)}
+            event = AuditEvent("consumer.changed", actor, details=details)
+            await audit.record(tx, event, now=self._clock.now())
+            await self._announce_keys(tx, consumer_id)
+        return changed
+
+    async def delete_consumer(self, consumer_id: UUID, *, actor: str) -> None:
+        """Ends all of its keys, everywhere within two seconds, and forgets it; the audit trail does not.
+
+        Raises NotFound, and Conflict for the one that BROKER_ADMIN_KEY makes.
+        """
+        async with self._db.begin() as tx:
+            consumer = await _found(tx, consumer_id, to_change=True)
+            await self._announce_keys(tx, consumer_id)
+            await store.delete_consumer(tx, consumer_id)
+            event = AuditEvent("consumer.deleted", actor, details={"consumer": consumer.name})
+            await audit.record(tx, event, now=self._clock.now())
+
+    async def _announce_keys(self, tx: Tx, consumer_id: UUID) -> None:
+        for key in await store.list_keys(tx, consumer_id):
+            await self._db.announce(tx, KEY_CHANGED, key.key_id)
+
+
+async def _found(tx: Tx, consumer_id: UUID, *, to_change: bool = False) -> Consumer:
+    consumer = await store.find_consumer_by_id(tx, consumer_id, lock=to_change)
+    if consumer is None:
+        raise NotFound("There is no consumer with this id.")
+    if to_change and consumer.name == ADMIN_CONSUMER:
+        raise Conflict("This consumer is made by the setting BROKER_ADMIN_KEY; change that instead.")
+    return consumer
 
 
 def _require_same_rights(

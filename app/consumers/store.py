@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Row, cast, delete, func, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.consumers.consumer import ApiKey, Consumer, hash_secret
@@ -25,6 +26,7 @@ class ListedKey:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    last_used_at: datetime | None
 
 
 async def find_key(tx: Tx, key_id: str) -> tuple[ApiKey, Consumer] | None:
@@ -83,26 +85,18 @@ async def ensure_consumer(
 
 async def add_consumer(tx: Tx, consumer: Consumer) -> bool:
     """A new consumer; False where there is one of that name already."""
-    rate = consumer.rate
     query = (
         upsert(consumers)
-        .values(
-            id=consumer.id,
-            name=consumer.name,
-            scopes=sorted(consumer.scopes),
-            providers=None if consumer.providers is None else sorted(consumer.providers),
-            users=None if consumer.users is None else list(consumer.users),
-            rate_limit=None if rate is None else rate.limit,
-            rate_per_seconds=None if rate is None else rate.per_seconds,
-        )
+        .values(id=consumer.id, name=consumer.name, **_rights(consumer))
         .on_conflict_do_nothing()
         .returning(consumers.c.id)
     )
     return (await tx.execute(query)).one_or_none() is not None
 
 
-async def find_consumer_by_id(tx: Tx, consumer_id: UUID) -> Consumer | None:
-    row = (await tx.execute(select(consumers).where(consumers.c.id == consumer_id))).one_or_none()
+async def find_consumer_by_id(tx: Tx, consumer_id: UUID, *, lock: bool = False) -> Consumer | None:
+    query = select(consumers).where(consumers.c.id == consumer_id)
+    row = (await tx.execute(query.with_for_update() if lock else query)).one_or_none()
     return None if row is None else _consumer(row.id, row)
 
 
@@ -137,13 +131,64 @@ async def revoke_other_keys(tx: Tx, consumer_id: UUID, *, but: str) -> None:
     )
 
 
-async def list_keys(tx: Tx) -> list[ListedKey]:
+async def list_keys(tx: Tx, consumer_id: UUID | None = None) -> list[ListedKey]:
+    """All keys, or those of one consumer, in force or not."""
     query = (
         select(api_keys, consumers.c.name, consumers.c.scopes)
         .join(consumers, consumers.c.id == api_keys.c.consumer_id)
         .order_by(consumers.c.name, api_keys.c.created_at)
     )
+    if consumer_id is not None:
+        query = query.where(api_keys.c.consumer_id == consumer_id)
     return [
-        ListedKey(row.id, row.name, tuple(row.scopes), row.created_at, row.expires_at, row.revoked_at)
+        ListedKey(
+            row.id,
+            row.name,
+            tuple(row.scopes),
+            row.created_at,
+            row.expires_at,
+            row.revoked_at,
+            row.last_used_at,
+        )
         for row in await tx.execute(query)
     ]
+
+
+async def note_uses(tx: Tx, uses: Mapping[str, datetime]) -> frozenset[str]:
+    """Moves `last_used_at` on, never back. None is left for another time."""
+    ids, times = api_keys.c.id.type, api_keys.c.last_used_at.type
+    given = func.unnest(cast(list(uses), ARRAY(ids)), cast(list(uses.values()), ARRAY(times)))
+    noted = given.table_valued("id", "at", name="noted").render_derived()
+    query = update(api_keys).where(api_keys.c.id == noted.c.id)
+    await tx.execute(query.values(last_used_at=func.greatest(api_keys.c.last_used_at, noted.c.at)))
+    return frozenset()
+
+
+async def list_consumers(tx: Tx, *, after: UUID | None, limit: int) -> list[Consumer]:
+    """Up to `limit`, in the order of their ids, from behind `after` on."""
+    query = select(consumers).order_by(consumers.c.id).limit(limit)
+    if after is not None:
+        query = query.where(consumers.c.id > after)
+    return [_consumer(row.id, row) for row in await tx.execute(query)]
+
+
+async def change_consumer(tx: Tx, consumer: Consumer) -> None:
+    """Gives it these rights and this rate."""
+    query = update(consumers).where(consumers.c.id == consumer.id)
+    await tx.execute(query.values(**_rights(consumer)))
+
+
+async def delete_consumer(tx: Tx, consumer_id: UUID) -> None:
+    """With all of its keys."""
+    await tx.execute(delete(consumers).where(consumers.c.id == consumer_id))
+
+
+def _rights(consumer: Consumer) -> dict[str, Any]:
+    rate = consumer.rate
+    return {
+        "scopes": sorted(consumer.scopes),
+        "providers": None if consumer.providers is None else sorted(consumer.providers),
+        "users": None if consumer.users is None else list(consumer.users),
+        "rate_limit": None if rate is None else rate.limit,
+        "rate_per_seconds": None if rate is None else rate.per_seconds,
+    }

@@ -125,7 +125,10 @@ async def test_every_route_answers_once_as_it_is_described(
     await call("delete_client", 204, provider="google-acme")
     rate = {"limit": 600, "per_seconds": 60}
     async with key_of(call, scopes=["tokens:read"], providers=["sandbox"], users=["acme-*"], rate=rate):
-        pass
+        made = (await call("list_consumers", 200))["items"][-1]
+        assert (await call("list_keys", 200, consumer_id=made["id"]))["items"]
+        await call("change_consumer", 200, {"users": None}, consumer_id=made["id"])
+    await call("delete_consumer", 204, consumer_id=made["id"])
     await call("run_refresh", 200)
     breakers = await call("list_breakers", 200)
     await call("open_breaker", 200, name=breakers["items"][0]["name"])

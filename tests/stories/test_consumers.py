@@ -87,3 +87,82 @@ async def test_only_an_admin_makes_consumers(broker: Broker) -> None:
         headers={"Authorization": f"Bearer {key['key']}"},
     )
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+
+
+async def test_consumers_and_their_keys_are_listed_without_a_secret(broker: Broker) -> None:
+    consumer = await _create(broker, users=["acme-*"], rate={"limit": 5, "per_seconds": 1})
+    keys = [await _key(broker, consumer), await _key(broker, consumer, expires_at="2100-01-01T00:00:00Z")]
+    await broker.http.delete(f"/consumers/{consumer['id']}/keys/{keys[0]['id']}")
+    listed = (await broker.http.get("/consumers")).json()
+    assert consumer in listed["items"]
+    answer = await broker.http.get(f"/consumers/{consumer['id']}/keys")
+    entries = {entry["id"]: entry for entry in answer.json()["items"]}
+    assert set(entries) == {key["id"] for key in keys}
+    assert entries[keys[0]["id"]]["revoked_at"] is not None
+    assert entries[keys[1]["id"]]["expires_at"] == "2100-01-01T00:00:00Z"
+    assert all(key["key"] not in answer.text for key in keys)
+
+
+async def test_when_a_key_was_last_used_is_known(broker: Broker) -> None:
+    consumer = await _create(broker)
+    used, unused = await _key(broker, consumer), await _key(broker, consumer)
+    await _status(broker, used["key"], "/providers")
+    await broker.run("flush_key_uses")
+    entries = (await broker.http.get(f"/consumers/{consumer['id']}/keys")).json()["items"]
+    assert {entry["id"]: entry["last_used_at"] is not None for entry in entries} == {
+        used["id"]: True,
+        unused["id"]: False,
+    }
+
+
+async def test_changed_rights_hold_for_all_keys_at_all_replicas(
+    broker: Broker, twin: Broker, sandbox: Sandbox
+) -> None:
+    for user in ("acme-1", "zeta"):
+        await broker.put(f"sandbox/{user}", bring(sandbox.grant(user), expires_in=3600))
+    consumer = await _create(broker, users=["acme-*"])
+    key = (await _key(broker, consumer))["key"]
+    for replica in (broker, twin):
+        assert await _status(replica, key) == 200
+    changed = await broker.http.patch(f"/consumers/{consumer['id']}", json={"users": ["zeta"]})
+    assert changed.json() == {**consumer, "users": ["zeta"]}
+    assert await _status(broker, key) == 404
+    async with asyncio.timeout(2):
+        while await _status(twin, key) != 404:
+            await asyncio.sleep(0.02)
+    assert await _status(twin, key, "/tokens/sandbox/zeta") == 200
+
+
+async def test_what_is_left_out_of_a_change_stays_and_null_takes_a_bound_away(broker: Broker) -> None:
+    consumer = await _create(broker, users=["a"], providers=["sandbox"], rate={"limit": 5, "per_seconds": 1})
+    path = f"/consumers/{consumer['id']}"
+    assert (await broker.http.patch(path, json={})).json() == consumer
+    free = (await broker.http.patch(path, json={"users": None, "providers": None, "rate": None})).json()
+    assert free == {**consumer, "users": None, "providers": None, "rate": None}
+    wrong = await broker.http.patch(path, json={"scopes": None})
+    assert (wrong.status_code, wrong.json()["errors"][0]["field"]) == (422, "body.scopes")
+
+
+async def test_a_deleted_consumers_keys_end_everywhere_and_its_name_is_free(
+    broker: Broker, twin: Broker
+) -> None:
+    consumer = await _create(broker)
+    key = (await _key(broker, consumer))["key"]
+    for replica in (broker, twin):
+        assert await _status(replica, key, "/providers") == 200
+    assert (await broker.http.delete(f"/consumers/{consumer['id']}")).status_code == 204
+    assert await _status(broker, key, "/providers") == 401
+    async with asyncio.timeout(2):
+        while await _status(twin, key, "/providers") != 401:
+            await asyncio.sleep(0.02)
+    assert (await _create(broker))["id"] != consumer["id"]
+
+
+async def test_the_consumer_of_the_admin_key_is_not_changed_by_a_request(broker: Broker) -> None:
+    items = (await broker.http.get("/consumers")).json()["items"]
+    admin = next(item for item in items if item["name"] == "admin")
+    answers = [
+        await broker.http.patch(f"/consumers/{admin['id']}", json={"scopes": ["tokens:read"]}),
+        await broker.http.delete(f"/consumers/{admin['id']}"),
+    ]
+    assert [answer.json()["code"] for answer in answers] == ["conflict", "conflict"]
