@@ -86,6 +86,7 @@ SECURITY_EVENTS = Counter("broker_security_events", "What a security team watche
 
 # What the line of the present request tells besides; set by `RequestTelemetry`.
 _request_facts: ContextVar[dict[str, Any] | None] = ContextVar("request_facts", default=None)
+_later: ContextVar[list[tuple[str, dict[str, object]]] | None] = ContextVar("security_events", default=None)
 
 REDACTED = "[redacted]"
 _SECRET_NAMES = frozenset(
@@ -205,10 +206,14 @@ def current_request_id() -> str | None:
 def collected_facts() -> Iterator[dict[str, Any]]:
     """What is noted of the present request, for its one line in the log."""
     facts: dict[str, Any] = {}
-    token = _request_facts.set(facts)
+    later: list[tuple[str, dict[str, object]]] = []
+    token, events = _request_facts.set(facts), _later.set(later)
     try:
         yield facts
     finally:
+        for event, about in later:
+            security_event(event, **about)
+        _later.reset(events)
         _request_facts.reset(token)
 
 
@@ -228,6 +233,15 @@ def security_event(event: str, **facts: object) -> None:
     """A line of the logger `security`, apart from all others, with what is noted of the request; and a count."""
     SECURITY_EVENTS.labels(event).inc()
     logger("security").warning(event, **{**(_request_facts.get() or {}), **facts})
+
+
+def security_event_later(event: str, **facts: object) -> None:
+    """The same, once the request is answered: so that the time it takes tells the caller nothing."""
+    later = _later.get()
+    if later is None:
+        security_event(event, **facts)
+    else:
+        later.append((event, facts))
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -1,4 +1,4 @@
-"""Who calls, and what may be seen: the key of a request, its scope, and the one 404 for absent and foreign grants."""
+"""Who calls, and what may be seen: the key of a request, its scope, and foreign grants, which are as absent ones."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from app.api.services import Services, Use
 from app.consumers.consumer import Consumer, Scope, split_key
 from app.errors import InvalidRequest, Unauthenticated
-from app.grants.grant import GrantKey, not_found
-from app.telemetry import note, security_event
+from app.grants.grant import GrantKey, absent_twin
+from app.telemetry import note, security_event, security_event_later
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="bearer", description="An API key, `brk_...`.")
 _header = APIKeyHeader(
@@ -58,9 +58,11 @@ def consumer_with(scope: Scope) -> Callable[..., Awaitable[Consumer]]:
 Admin = Annotated[Consumer, Depends(consumer_with(Scope.ADMIN))]
 
 
-def require_visible(services: Services, consumer: Consumer, key: GrantKey) -> None:
-    """Raises UnknownProvider, and for a grant that the consumer may not see what is raised for an absent one."""
+def as_seen(services: Services, consumer: Consumer, key: GrantKey) -> GrantKey:
+    """The key, or for a grant that the consumer may not see one that nothing is ever kept under: so whatever is done next
+    is done as for an absent grant, with the same statements and the same answer. Raises UnknownProvider."""
     services.clients.get(key.provider)
-    if not consumer.may_see(key.provider, key.user_id):
-        security_event("foreign_grant")
-        raise not_found(key)
+    if consumer.may_see(key.provider, key.user_id):
+        return key
+    security_event_later("foreign_grant")
+    return absent_twin(key)

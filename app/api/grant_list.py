@@ -18,7 +18,7 @@ from app.consumers.consumer import Consumer, Scope
 from app.grants.grant import Grant
 from app.grants.reading import no_such_grant
 from app.grants.selection import Attempt, Selection
-from app.telemetry import note, security_event
+from app.telemetry import note, security_event_later
 
 router = APIRouter(tags=["Grants"])
 
@@ -97,7 +97,7 @@ async def _visible(grant_id: UUID, services: Services, consumer: Consumer) -> Gr
     """Raises GrantNotFound alike for a grant that is absent and for one that the consumer may not see."""
     grant = await services.reader.get(grant_id)
     if not consumer.may_see(grant.key.provider, grant.key.user_id):
-        security_event("foreign_grant", grant_id=str(grant_id))
+        security_event_later("foreign_grant", grant_id=str(grant_id))
         raise no_such_grant()
     note(provider=grant.key.provider, grant_id=str(grant_id))
     return grant

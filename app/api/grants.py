@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Response
 from pydantic import BaseModel, Field
 
-from app.api.access import consumer_with, require_visible
+from app.api.access import as_seen, consumer_with
 from app.api.answers import GrantAnswer, describe
 from app.api.deps import Body, Key, Moment, OpaqueName, with_account
 from app.api.problems import responses
@@ -119,7 +119,7 @@ async def delete_grant(
     key: Key, services: Use, consumer: Annotated[Consumer, Depends(consumer_with(Scope.GRANTS_WRITE))]
 ) -> Deleted:
     """Erases the tokens here and revokes them at the provider (RFC 7009); the erasure does not depend on it."""
-    require_visible(services, consumer, key)
+    key = as_seen(services, consumer, key)
     return Deleted(revoked_upstream=await services.registry.delete(key, actor=consumer.name))
 
 

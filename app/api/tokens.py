@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api.access import consumer_with, require_visible
+from app.api.access import as_seen, consumer_with
 from app.api.deps import Body, Key, OpaqueName, WaitQuery, with_account
 from app.api.problems import Problem, problem_of, responses
 from app.api.services import Services, Use
@@ -130,7 +130,7 @@ async def get_tokens(
     async def fetch(item: BatchItem) -> BatchToken | BatchProblem:
         key = GrantKey(item.provider, item.user_id, item.account)
         try:
-            require_visible(services, consumer, key)
+            key = as_seen(services, consumer, key)
             need = Need(min_ttl=timedelta(seconds=item.min_ttl))
             token = await services.refresher.fresh(key, need, scope=item.scope, wait=timedelta(seconds=wait))
         except BrokerError as error:
@@ -166,7 +166,7 @@ async def get_token(
 
     If a refresh fails while the present token is still valid, that one is answered with `degraded` set.
     """
-    require_visible(services, consumer, key)
+    key = as_seen(services, consumer, key)
     need = Need(min_ttl=timedelta(seconds=min_ttl))
     token = await services.refresher.fresh(key, need, scope=scope, wait=timedelta(seconds=wait))
     note(grant_id=str(token.grant.id), generation=token.grant.generation, degraded=token.degraded)
@@ -192,7 +192,7 @@ async def refresh_token(
     wanted = body or RefreshBody()
     key = with_account(key, wanted.account)
     note(reason=wanted.reason)
-    require_visible(services, consumer, key)
+    key = as_seen(services, consumer, key)
     token = await services.refresher.force(key, generation=wanted.generation, wait=timedelta(seconds=wait))
     note(grant_id=str(token.grant.id), generation=token.grant.generation, degraded=token.degraded)
     return _answer(token, services, response)
@@ -215,7 +215,7 @@ async def validate_token(
     key: Key, services: Use, consumer: Annotated[Consumer, Depends(consumer_with(Scope.TOKENS_READ))]
 ) -> ValidationAnswer:
     """Introspection (RFC 7662) where the provider has it, else userinfo, else the stored expiry. Refreshes nothing."""
-    require_visible(services, consumer, key)
+    key = as_seen(services, consumer, key)
     found = await services.validator.validate(key)
     return ValidationAnswer(valid=found.valid, checked_by=found.checked_by, checked_at=found.checked_at)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -24,6 +24,7 @@ from app.errors import (
 )
 
 DEFAULT_ACCOUNT = "default"
+_NOBODYS_ACCOUNT = "."  # no name that callers may give
 INCIDENT = "provider_incident"  # the code of an error that stands for a refusal which was not believed
 HALF_ANSWERS = {"no_usable_access_token", "unknown_token_type"}
 EXPIRING_WITHIN = timedelta(minutes=5)  # for what nobody will renew
@@ -271,6 +272,11 @@ def not_found(key: GrantKey) -> GrantNotFound:
         provider=key.provider,
         user_id=key.user_id,
     )
+
+
+def absent_twin(key: GrantKey) -> GrantKey:
+    """A key of the same user at the same provider under which there never is a grant: no account is called so."""
+    return replace(key, account=_NOBODYS_ACCOUNT)
 
 
 def fingerprint(refresh_token: str) -> bytes:

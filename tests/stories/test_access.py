@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from typing import Any
@@ -16,6 +17,7 @@ from app.errors import ValidationFailed
 from app.sandbox.server import Sandbox
 from app.settings import Settings
 from tests.broker import ADMIN_KEY, Broker, bring, settings_for
+from tests.postgres import statements
 
 OTHER_ADMIN_KEY = "brk_fedcba9876543210_" + "fedcba9876543210" * 4
 BROUGHT = {"access_token": "sat_brought", "expires_in": 300}
@@ -195,6 +197,41 @@ async def test_a_foreign_grant_looks_exactly_like_an_absent_one(
         assert answers[0].json()["user_id"] == "ada"  # as it was asked
     assert sandbox.report()["hits"] == {}
     assert (await broker.token("sandbox/ada"))["generation"] == 2  # nothing was done to it
+
+
+async def test_the_same_statements_are_run_for_a_foreign_grant_as_for_an_absent_one(
+    broker: Broker, anyone: httpx.AsyncClient, sandbox: Sandbox
+) -> None:
+    for user in ("ada", "adb"):
+        await broker.put(f"sandbox/{user}", bring(sandbox.grant(user), expires_in=3600))
+        await broker.token(f"sandbox/{user}")  # what is remembered of it is no help either
+    scopes = (Scope.TOKENS_READ, Scope.TOKENS_REFRESH, Scope.GRANTS_READ, Scope.GRANTS_WRITE)
+    key = await make_key(broker, *scopes, users=["bob"])
+    grant_id = (await broker.http.get("/grants?user_id=ada")).json()["items"][0]["id"]
+    unknown_id = "019b0000-0000-7000-8000-000000000001"
+    item = {"provider": "sandbox"}
+    for method, path, body in (
+        ("GET", "/tokens/sandbox/{user}", None),
+        ("POST", "/tokens/sandbox/{user}/refresh", {}),
+        ("POST", "/tokens/sandbox/{user}/refresh", {"generation": 1}),
+        ("POST", "/tokens/sandbox/{user}/validate", None),
+        ("POST", "/tokens/batch", {"items": [{**item, "user_id": "{user}"}]}),
+        ("DELETE", "/grants/sandbox/{user}", None),
+        ("GET", "/grants/{id}", None),
+        ("GET", "/grants/{id}/history", None),
+        ("GET", "/grants?user_id={user}", None),
+        ("GET", "/oauth/sandbox/health-check?user_id={user}", None),
+        ("GET", "/users/{user}/health-check", None),
+        ("POST", "/oauth/sandbox/refresh-tokens", {"user_id": "{user}"}),
+    ):
+        seen = []
+        for names in ({"user": "ada", "id": grant_id}, {"user": "nobody", "id": unknown_id}):
+            filled = json.loads(json.dumps(body).replace("{user}", names["user"]))
+            await call(anyone, key, "GET", "/providers")  # the key itself is remembered
+            with statements() as asked:
+                await call(anyone, key, method, path.format(**names), filled)
+            seen.append([text for text, _ in asked if "api_keys" not in text])
+        assert seen[0] == seen[1], path
 
 
 async def test_an_absent_grant_of_a_user_one_may_see_looks_the_same_too(
