@@ -55,7 +55,11 @@ def read_settings(**overrides: object) -> Settings:
 
 def create_app(read: Settings) -> FastAPI:
     """The application. It asks nothing of PostgreSQL before its lifespan begins."""
-    catalogue = load_catalogue(more=read.providers_dir, allow_loopback=read.allow_loopback_upstreams)
+    catalogue = load_catalogue(
+        more=read.providers_dir,
+        allow_loopback=read.allow_loopback_upstreams,
+        networks=read.reachable.networks,
+    )
     clients = oauth_clients(read, catalogue)
     keys = key_encryption_keys(read)
     clock = DatabaseClock()
@@ -103,7 +107,9 @@ async def running(
         await vault.load(db)
         listener = Listener(read.database_url, clock, direct_url=read.listen_database_url)
         breakers = new_breakers(read, clock)
-        endpoints = TokenEndpoints(timeout_seconds=read.upstream_timeout_seconds, breakers=breakers)
+        endpoints = TokenEndpoints(
+            read.reachable, timeout_seconds=read.upstream_timeout_seconds, breakers=breakers
+        )
         stack.push_async_callback(endpoints.close)
         drain = Drain(clock, within=timedelta(seconds=read.drain_seconds))
         ground = Ground(
