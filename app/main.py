@@ -66,7 +66,11 @@ def read_settings(**overrides: object) -> Settings:
 
 def create_app(read: Settings) -> FastAPI:
     """The application. It asks nothing of PostgreSQL before its lifespan begins."""
-    catalogue = load_catalogue(more=read.providers_dir, allow_loopback=read.allow_loopback_upstreams)
+    catalogue = load_catalogue(
+        more=read.providers_dir,
+        allow_loopback=read.allow_loopback_upstreams,
+        networks=read.reachable.networks,
+    )
     clients = oauth_clients(read, catalogue)
     keys = key_provider(read)
     clock = DatabaseClock()
@@ -115,7 +119,9 @@ async def running(
         await data_keys.load()
         listener = Listener(read.database_url, clock, direct_url=read.listen_database_url)
         breakers = new_breakers(read, clock)
-        endpoints = TokenEndpoints(timeout_seconds=read.upstream_timeout_seconds, breakers=breakers)
+        endpoints = TokenEndpoints(
+            read.reachable, timeout_seconds=read.upstream_timeout_seconds, breakers=breakers
+        )
         stack.push_async_callback(endpoints.close)
         drain = Drain(clock, within=timedelta(seconds=read.drain_seconds))
         ground = Ground(

@@ -27,6 +27,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from app.errors import ConfigurationError
 from app.oauth.door import LAST_LOOK_SECONDS
+from app.outbound.addresses import Reachable, parse_network, parse_opened
 from app.servers import each_server
 
 PREFIX = "BROKER_"
@@ -84,6 +85,8 @@ class Settings(BaseSettings):
     metrics_key: SecretStr | None = None
     providers_dir: Path | None = None
     allow_loopback_upstreams: bool = False
+    upstream_networks: list[str] = []
+    trusted_proxies: list[str] = []
     return_to: list[str] = []
     clients: dict[str, ClientSettings] = {}
 
@@ -127,6 +130,20 @@ class Settings(BaseSettings):
     def _dashes_in_names(cls, clients: dict[str, ClientSettings]) -> dict[str, ClientSettings]:
         # The environment has no dashes: BROKER_CLIENTS__GOOGLE_ACME__... is the registration `google-acme`.
         return {name.lower().replace("_", "-"): client for name, client in clients.items()}
+
+    @field_validator("upstream_networks")
+    @classmethod
+    def _may_be_opened(cls, networks: list[str]) -> list[str]:
+        for network in networks:
+            parse_opened(network)
+        return networks
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, networks: list[str]) -> list[str]:
+        for network in networks:
+            parse_network(network)
+        return networks
 
     @field_validator("public_url")
     @classmethod
@@ -189,6 +206,11 @@ class Settings(BaseSettings):
     @property
     def base_url(self) -> str:
         return (self.public_url or f"http://127.0.0.1:{self.port}").rstrip("/")
+
+    @property
+    def reachable(self) -> Reachable:
+        """Where providers may lie."""
+        return Reachable(tuple(map(parse_opened, self.upstream_networks)), self.allow_loopback_upstreams)
 
     @property
     def journal_folder(self) -> Path:

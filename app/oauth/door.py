@@ -1,8 +1,8 @@
 """The one door through which OAuth requests leave.
 
-Every request has a total deadline, a bounded body, no redirect, no cookie and no proxy of the environment. What a
-failure says of the request (was it sent, may it have been processed) is decided here, since a refresh token depends
-on it.
+Every request has a total deadline and a bounded body; where it may lead, and that it follows no redirect, is
+`app.outbound`'s. What a failure says of the request (was it sent, may it have been processed) is decided here, since a
+refresh token depends on it.
 """
 
 from __future__ import annotations
@@ -10,23 +10,20 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Coroutine
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 
 from app.errors import Category, ProviderError, ProviderUnavailable, Sent
 from app.oauth.client import OAuthClient
 from app.oauth.wire import HttpAnswer, HttpRequest
+from app.outbound.addresses import AddressRefused, Reachable
+from app.outbound.http import new_client
+from app.telemetry import security_event
 
 MAX_ANSWER_BYTES = 64 * 1024
 CONNECT_SECONDS = 2.0
 LAST_LOOK_SECONDS = 0.25
-_PER_HOST = 64
-_KEEPALIVE_SECONDS = (
-    5.0  # longer, and more idle connections are closed by the provider just as we write to them
-)
 # The transport calls a reset in mid-request a ConnectTimeout, so its own words do not tell whether anything was sent;
 # what aiohttp said beneath does.
 _NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
@@ -35,17 +32,13 @@ _NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aio
 class Door:
     """Sends requests to providers. Create it and close it on the event loop that uses it."""
 
-    def __init__(self, *, timeout_seconds: float = 10.0, max_connections: int = 1024) -> None:
+    def __init__(
+        self, reachable: Reachable, *, timeout_seconds: float = 10.0, max_connections: int = 1024
+    ) -> None:
         self._timeout_seconds = timeout_seconds
-        limits = httpx.Limits(max_connections=max_connections, keepalive_expiry=_KEEPALIVE_SECONDS)
-        self._http = httpx.AsyncClient(
-            transport=AiohttpTransport(client=lambda: _session(limits), limits=limits),
-            # Reading has no time of its own: a timer that fires after a pause would drop an answer that is there.
-            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS, pool=timeout_seconds / 2),
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # one user's cookie is not another's
-            follow_redirects=False,
-            trust_env=False,
-        )
+        # Reading has no time of its own: a timer that fires after a pause would drop an answer that is there.
+        timeout = httpx.Timeout(None, connect=CONNECT_SECONDS, pool=timeout_seconds / 2)
+        self._http = new_client(reachable, timeout=timeout, max_connections=max_connections)
 
     async def send(self, client: OAuthClient, request: HttpRequest) -> HttpAnswer:
         """The answer, whatever its status. Raises ProviderUnavailable, or ProviderError for one over 64 KiB."""
@@ -53,6 +46,12 @@ class Door:
             return await self._in_time(self._exchange(client, request))
         except TimeoutError as error:
             raise _unreachable(client, "timeout", Sent.UNKNOWN) from error
+        except AddressRefused as error:
+            security_event("address_refused", provider=client.name, host=error.host, address=error.address)
+            raise _refused(client) from error
+        except httpx.InvalidURL as error:
+            security_event("address_refused", provider=client.name, detail=str(error))
+            raise _refused(client) from error
         except httpx.HTTPError as error:
             cause = error.__cause__ or error
             sent = Sent.NOT_SENT if isinstance(cause, _NEVER_SENT) else Sent.UNKNOWN
@@ -93,16 +92,6 @@ class Door:
             return HttpAnswer(response.status_code, headers, bytes(body))
 
 
-def _session(limits: httpx.Limits) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(
-        limit=limits.max_connections or 0,
-        limit_per_host=_PER_HOST,  # one provider that hangs must not take the connections of the others
-        keepalive_timeout=limits.keepalive_expiry or _KEEPALIVE_SECONDS,
-        ssl=ssl.create_default_context(),
-    )
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
-
-
 def _unreachable(client: OAuthClient, what: str, sent: Sent) -> ProviderUnavailable:
     return ProviderUnavailable(
         f"{client.title} cannot be reached at the moment. Your connection is kept; try again shortly.",
@@ -110,6 +99,18 @@ def _unreachable(client: OAuthClient, what: str, sent: Sent) -> ProviderUnavaila
         sent=sent,
         category=Category.NETWORK,
         provider_code=what,
+    )
+
+
+def _refused(client: OAuthClient) -> ProviderUnavailable:
+    """The provider was not asked, so it tells nothing of it: no breaker counts a permanent trouble. An open one would hide
+    the reason, and go on for minutes after it has been mended."""
+    return ProviderUnavailable(
+        f"{client.title} cannot be reached from here. This service's operators have to look into it; your connection is kept.",
+        provider=client.name,
+        sent=Sent.NOT_SENT,
+        category=Category.PERMANENT,
+        provider_code="address_refused",
     )
 
 

@@ -32,6 +32,7 @@ from app.oauth.messages import (
     userinfo_request,
 )
 from app.oauth.metadata import metadata_request, metadata_urls, published
+from app.outbound.addresses import Reachable
 
 _PUBLISHED_SECONDS = 3600
 
@@ -44,13 +45,14 @@ class TokenEndpoints:
 
     def __init__(
         self,
+        reachable: Reachable,
         *,
         timeout_seconds: float = 10.0,
         max_connections: int = 1024,
         breakers: Breakers | None = None,
     ) -> None:
         """`breakers` leave an issuer alone that does not answer; token endpoints are guarded by who asks them."""
-        self._door = Door(timeout_seconds=timeout_seconds, max_connections=max_connections)
+        self._door = Door(reachable, timeout_seconds=timeout_seconds, max_connections=max_connections)
         self._breakers = breakers
         self._published: dict[_Asked, Mapping[str, object]] = {}
         self._asked_lately: TTLCache[_Asked, bool] = TTLCache(10_000, _PUBLISHED_SECONDS)

@@ -22,21 +22,29 @@ from app.errors import ConfigurationError
 from app.oauth import located, urls
 from app.oauth.located import Document, Loc, Mistake
 from app.oauth.provider import Provider
+from app.outbound.addresses import Network, Reachable
 
 OURS = Path(__file__).with_name("catalogue")
 
 
-def load_catalogue(*, more: Path | None = None, allow_loopback: bool = False) -> Mapping[str, Provider]:
+def load_catalogue(
+    *, more: Path | None = None, allow_loopback: bool = False, networks: tuple[Network, ...] = ()
+) -> Mapping[str, Provider]:
     """Every provider we know, by name: our own, then those of the folder `more`, which replace ours of their name.
 
     URLs on this machine are for development: without `allow_loopback` our own entries that have them are left out,
-    and in `more` they are mistakes. Raises ConfigurationError with a sentence for every mistake of every file.
+    and in `more` they are mistakes. So are addresses that are neither public nor in one of the `networks`.
+    Raises ConfigurationError with a sentence for every mistake of every file.
     """
     ours = _Folder.read(OURS)
     theirs = _Folder.read(more) if more else _Folder({}, [])
     mistakes = [*ours.mistakes, *theirs.mistakes]
     if not allow_loopback:
         mistakes += [sentence for entry in theirs.entries.values() for sentence in entry.loopback_mistakes()]
+    reachable = Reachable(networks, allow_loopback)
+    mistakes += [
+        sentence for entry in theirs.entries.values() for sentence in entry.address_mistakes(reachable)
+    ]
     if mistakes:
         raise ConfigurationError(mistakes)
     kept = [entry for entry in ours.entries.values() if allow_loopback or not entry.provider.is_loopback]
@@ -61,6 +69,17 @@ class _Entry:
                     field,
                     f"leads to this machine (got {url!r}); set BROKER_ALLOW_LOOPBACK_UPSTREAMS=true if this is "
                     "development, or write the provider's own URL",
+                )
+
+    def address_mistakes(self, reachable: Reachable) -> Iterator[str]:
+        """What a name leads to is seen only when it is asked for; this is about hosts that are addresses."""
+        for field, url in self.provider.every_url.items():
+            address = urls.address_in(url)
+            if address is not None and not urls.is_loopback(url) and not reachable.admits(address):
+                yield self.sentence(
+                    field,
+                    f"leads to {address}, which is no public address; write the provider's host name, or name its network "
+                    "in BROKER_UPSTREAM_NETWORKS",
                 )
 
 

@@ -62,10 +62,12 @@ def published(client: OAuthClient, issuer: str, answer: HttpAnswer) -> Mapping[s
 
 
 def _leads_astray(url: object, issuer: str) -> bool:
-    """Whether it is no endpoint's URL, or leads from a named issuer to this machine or to a bare address."""
+    """Whether it is no endpoint's URL, or leads from an issuer elsewhere to this machine, or to another bare address."""
     if not isinstance(url, str) or urls.placeholders(url) or urls.mistake_in(url):
         return True
-    return not urls.is_loopback(issuer) and (urls.is_loopback(url) or urls.is_numeric_address(url))
+    if urls.is_loopback(issuer):
+        return False
+    return urls.is_loopback(url) or urls.address_in(url) not in (None, urls.address_in(issuer))
 
 
 def _method(client: OAuthClient, supported: object) -> str | None:

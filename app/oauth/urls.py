@@ -48,10 +48,11 @@ def is_loopback(url: str) -> bool:
     return _scheme_and_host(_PLACEHOLDER.sub("x", url))[1] in LOOPBACK_HOSTS
 
 
-def is_numeric_address(url: str) -> bool:
-    """Whether its host is an IPv4 address in any of the forms that resolvers read (`127.1`, `0x7f000001`), or IPv6."""
+def address_in(url: str) -> str | None:
+    """Its host, where that is an IPv4 address in any of the forms that resolvers read (`127.1`, `0x7f000001`), or IPv6;
+    None for a name."""
     host = _scheme_and_host(_PLACEHOLDER.sub("x", url))[1]
-    return ":" in host or _NUMERIC.fullmatch(host) is not None
+    return host if ":" in host or _NUMERIC.fullmatch(host) else None
 
 
 def may_fill(value: str, pattern: str) -> bool:

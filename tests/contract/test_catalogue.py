@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from ipaddress import IPv4Network
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -277,6 +278,21 @@ class TestMore:
             f"acme.yaml:4: api.base_url: leads to this machine (got 'https://[::1]/'); {leave}",
         )
         assert load_catalogue(more=tmp_path, allow_loopback=True)["acme"].is_loopback
+
+    @pytest.mark.parametrize(
+        "host", ["10.20.0.1", "169.254.169.254", "127.0.0.2", "127.1", "0x7f000001", "2130706433"]
+    )
+    def test_an_address_that_is_not_public_is_a_mistake_where_it_stands(
+        self, tmp_path: Path, host: str
+    ) -> None:
+        (tmp_path / "acme.yaml").write_text(f"{START}userinfo_url: https://{host}/me\n")
+        [mistake] = mistakes_in(tmp_path)
+        assert mistake.startswith(f"acme.yaml:3: userinfo_url: leads to {host}, which is no public address; ")
+        assert "BROKER_UPSTREAM_NETWORKS" in mistake
+
+    def test_an_address_in_a_network_that_was_opened_is_none(self, tmp_path: Path) -> None:
+        (tmp_path / "acme.yaml").write_text("name: acme\ntoken_url: https://10.20.0.1/token\n")
+        assert "acme" in load_catalogue(more=tmp_path, networks=(IPv4Network("10.20.0.0/28"),))
 
     def test_two_of_one_name_in_a_folder_are_a_mistake(self, tmp_path: Path) -> None:
         (tmp_path / "a.yaml").write_text(START)

@@ -142,7 +142,9 @@ class Simulation:
             replicas = []
             for read in settings:
                 catalogue = load_catalogue(
-                    more=read.providers_dir, allow_loopback=read.allow_loopback_upstreams
+                    more=read.providers_dir,
+                    allow_loopback=read.allow_loopback_upstreams,
+                    networks=read.reachable.networks,
                 )
                 clients, keys = oauth_clients(read, catalogue), key_provider(read)
                 services = await stack.enter_async_context(running(read, clients, keys, LeapingClock(shared)))

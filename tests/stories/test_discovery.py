@@ -20,6 +20,7 @@ from app.oauth import endpoints as endpoints_module
 from app.oauth.client import OAuthClient
 from app.oauth.endpoints import TokenEndpoints
 from app.oauth.provider import Provider
+from app.outbound.addresses import Reachable
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
 from tests.stories.test_connect import RETURN_TO, begin, query_of, refused
@@ -27,6 +28,7 @@ from tests.stories.test_connect import RETURN_TO, begin, query_of, refused
 RFC_8414 = "/.well-known/oauth-authorization-server"
 OPENID = "/.well-known/openid-configuration"
 SECRET = {"client_id": "sandbox", "client_secret": "sandbox-secret"}
+LOOPBACK = Reachable(loopback=True)
 
 
 class Issuer:
@@ -106,7 +108,7 @@ async def broker(database_url: str, providers_dir: Path, tmp_path: Path) -> Asyn
 
 @pytest.fixture
 async def endpoints() -> AsyncIterator[TokenEndpoints]:
-    made = TokenEndpoints(timeout_seconds=0.3)
+    made = TokenEndpoints(LOOPBACK, timeout_seconds=0.3)
     yield made
     await made.close()
 
@@ -363,7 +365,7 @@ async def test_what_was_published_counts_while_the_issuer_is_away_and_is_renewed
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoints_module, "_PUBLISHED_SECONDS", 0.02)
-    client, endpoints = client_of(issuer.url), TokenEndpoints(timeout_seconds=0.1)
+    client, endpoints = client_of(issuer.url), TokenEndpoints(LOOPBACK, timeout_seconds=0.1)
 
     async def token_url_later() -> str | None:
         await asyncio.sleep(0.03)

@@ -26,10 +26,12 @@ from app.oauth.client import OAuthClient
 from app.oauth.door import MAX_ANSWER_BYTES
 from app.oauth.endpoints import TokenEndpoints
 from app.oauth.provider import Provider
+from app.outbound.addresses import Reachable
 from tests.broker import free_port
 
 TOKENS = b'{"access_token": "at", "token_type": "Bearer"}'
 TIMEOUT_SECONDS = 0.4
+LOOPBACK = Reachable(loopback=True)
 REFRESH_TOKEN, CLIENT_SECRET, ANSWERS_SECRET = "a-refresh-token", "a-client-secret", "an-answers-secret"
 
 
@@ -158,7 +160,7 @@ def acme(url: str, **entry: Any) -> OAuthClient:
 @pytest.fixture(scope="module")
 async def endpoints() -> AsyncIterator[TokenEndpoints]:
     """One for all: what a server did to its predecessor must not matter to the next."""
-    opened = TokenEndpoints(timeout_seconds=10)
+    opened = TokenEndpoints(LOOPBACK, timeout_seconds=10)
     yield opened
     await opened.close()
 
@@ -166,7 +168,7 @@ async def endpoints() -> AsyncIterator[TokenEndpoints]:
 @pytest.fixture
 async def hasty() -> AsyncIterator[TokenEndpoints]:
     """Waits for `TIMEOUT_SECONDS` only."""
-    opened = TokenEndpoints(timeout_seconds=TIMEOUT_SECONDS)
+    opened = TokenEndpoints(LOOPBACK, timeout_seconds=TIMEOUT_SECONDS)
     yield opened
     await opened.close()
 
@@ -201,7 +203,7 @@ async def test_a_name_that_does_not_resolve_means_that_nothing_was_sent(
 
 async def test_a_connect_that_hangs_means_that_nothing_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "CONNECT_SECONDS", 0.2)
-    endpoints = TokenEndpoints(timeout_seconds=5)
+    endpoints = TokenEndpoints(LOOPBACK, timeout_seconds=5)
     with _full_backlog() as port:
         error = await failure(endpoints, f"http://127.0.0.1:{port}")
     await endpoints.close()
@@ -422,7 +424,7 @@ async def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.Monkey
             monkeypatch.setenv(name.lower(), proxy.url)
         for name in ("NO_PROXY", "no_proxy"):
             monkeypatch.delenv(name, raising=False)
-        endpoints = TokenEndpoints()
+        endpoints = TokenEndpoints(LOOPBACK)
         await refresh(endpoints, server.url)
         await endpoints.close()
     assert (len(server.requests), proxy.connections) == (1, 0)
@@ -433,7 +435,7 @@ async def test_passwords_of_the_home_folder_are_ignored(
 ) -> None:
     (tmp_path / "netrc").write_text("default login ada password lovelace\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    endpoints = TokenEndpoints()
+    endpoints = TokenEndpoints(LOOPBACK)
     async with listening(answering(response())) as server:
         await refresh(endpoints, server.url, client_authentication="none")
     await endpoints.close()
@@ -535,7 +537,7 @@ async def test_a_slow_provider_does_not_hold_up_another(endpoints: TokenEndpoint
 
 async def test_an_answer_that_came_while_the_process_was_paused_is_found() -> None:
     """The deadline is over when it wakes, and the answer lies in the socket's buffer."""
-    endpoints = TokenEndpoints(timeout_seconds=0.5)
+    endpoints = TokenEndpoints(LOOPBACK, timeout_seconds=0.5)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         provider = threading.Thread(target=_answer_one, args=[listener])
         provider.start()

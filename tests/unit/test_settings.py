@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.errors import ConfigurationError
+from app.outbound.addresses import Reachable
 from app.settings import Settings, read_settings, unknown_settings
 from app.vault.key_ring import parse_keys
 
@@ -62,6 +63,14 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert (read.clients, read.return_to, read.allow_loopback_upstreams) == ({}, [], False)
 
 
+def test_only_public_addresses_are_reachable_unless_networks_are_named(set_variables: Set) -> None:
+    assert read_settings().reachable == Reachable()
+    set_variables(UPSTREAM_NETWORKS='["10.20.0.0/28", "fd12::/64"]', ALLOW_LOOPBACK_UPSTREAMS="true")
+    reachable = read_settings().reachable
+    assert all(map(reachable.admits, ("10.20.0.1", "fd12::1", "127.0.0.1", "8.8.8.8")))
+    assert not reachable.admits("10.20.0.16")
+
+
 def test_production_is_the_default(set_variables: Set, monkeypatch: pytest.MonkeyPatch) -> None:
     set_variables(ENCRYPTION_KEYS=f"a:{KEY}")
     monkeypatch.delenv("BROKER_ENVIRONMENT")
@@ -101,6 +110,15 @@ def test_an_env_file_is_read_and_the_environment_outweighs_it(set_variables: Set
         ("ADMIN_KEY", ADMIN_KEY.upper()),
         ("ADMIN_KEY", ""),
         ("ALLOW_LOOPBACK_UPSTREAMS", "hunter2"),
+        ("UPSTREAM_NETWORKS", "10.20.0.0/16"),
+        ("UPSTREAM_NETWORKS", '["hunter2"]'),
+        ("UPSTREAM_NETWORKS", '["10.20.0.1/16"]'),
+        ("UPSTREAM_NETWORKS", '["127.0.0.0/8"]'),
+        ("UPSTREAM_NETWORKS", '["10.0.0.0/8", "0.0.0.0/0"]'),
+        ("UPSTREAM_NETWORKS", '["169.254.169.254/32"]'),
+        ("TRUSTED_PROXIES", "10.20.0.0/16"),
+        ("TRUSTED_PROXIES", '["hunter2"]'),
+        ("TRUSTED_PROXIES", '["10.20.0.1/16"]'),
         ("RETURN_TO", "https://app.example.com/hunter2"),
         ("RETURN_TO", '{"a": "hunter2"}'),
         ("CLIENTS", "hunter2"),
