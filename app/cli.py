@@ -22,6 +22,7 @@ from app.consumers.keys import KeyRegistry
 from app.db import Database, DatabaseUnavailable
 from app.errors import ConfigurationError, ValidationFailed
 from app.main import Settings
+from app.vault.key_provider import KeysUnavailable
 
 app = typer.Typer(
     help="Hands out fresh OAuth access tokens.",
@@ -217,6 +218,9 @@ def run() -> None:
         for field, message in error.fields.items():
             print(f"broker: {field}: {message}", file=sys.stderr)
         sys.exit(2)
+    except KeysUnavailable as error:
+        print(f"broker: {error.reason}", file=sys.stderr)
+        sys.exit(1)
     except DatabaseUnavailable as error:
         cause = error.__cause__ or error.detail
         print(f"broker: PostgreSQL cannot be reached at BROKER_DATABASE_URL ({cause})", file=sys.stderr)

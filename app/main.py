@@ -19,6 +19,7 @@ from app.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestTelemetry
 from app.api.openapi import DocumentedApp
 from app.api.services import Services
 from app.clock import DatabaseClock
+from app.configured import admin_key, data_key_policy, key_provider, oauth_clients
 from app.data_keys.keeper import DataKeys
 from app.db import Database, DatabaseUnavailable
 from app.drain import Drain
@@ -31,16 +32,7 @@ from app.settings import Settings
 from app.telemetry import BUILD, configure_logging, logger
 from app.vault.key_provider import KeyProvider
 from app.vault.vault import Vault
-from app.wiring import (
-    Ground,
-    admin_key,
-    build,
-    data_key_policy,
-    key_provider,
-    new_breakers,
-    new_replica,
-    oauth_clients,
-)
+from app.wiring import Ground, build, new_breakers, new_replica
 
 __all__ = ["Settings", "admin_key", "create_app", "read_settings"]  # what the command line uses
 

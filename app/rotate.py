@@ -6,12 +6,12 @@ from collections.abc import Callable
 from datetime import datetime
 
 from app.clock import DatabaseClock
+from app.configured import data_key_policy, key_provider
 from app.data_keys.keeper import DataKeys
 from app.data_keys.rewrap import Progress, Rewrapper
 from app.db import Database
 from app.main import Settings
 from app.vault.vault import Vault
-from app.wiring import data_key_policy, key_provider
 
 _SAY_EVERY_SECONDS = 2.0
 

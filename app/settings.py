@@ -79,6 +79,13 @@ class Settings(BaseSettings):
     public_url: str | None = None
     encryption_keys: SecretStr | None = None
     encryption_keys_file: Path | None = None
+    key_provider: Literal["local", "transit"] = "local"
+    transit_url: str | None = None
+    transit_key: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,128}$")
+    transit_mount: str = Field(default="transit", pattern=r"^[A-Za-z0-9._/-]{1,128}$")
+    transit_namespace: str | None = None
+    transit_token: SecretStr | None = None
+    transit_token_file: Path | None = None
     data_key_days: int = Field(default=90, ge=1, le=3650)
     data_key_seals: int = Field(default=1_000_000_000, ge=1000, le=4_000_000_000)
     admin_key: SecretStr | None = None
@@ -145,7 +152,7 @@ class Settings(BaseSettings):
             parse_network(network)
         return networks
 
-    @field_validator("public_url")
+    @field_validator("public_url", "transit_url")
     @classmethod
     def _is_absolute(cls, url: str | None) -> str | None:
         if url is None:
@@ -161,7 +168,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _rules_over_several_settings(self) -> Self:
-        broken = [*self._limits_out_of_order(), *self._unsafe_in_production()]
+        broken = [*self._limits_out_of_order(), *self._unsafe_in_production(), *self._transit_incomplete()]
         if self.listen_database_url and not self.database_url:
             broken.append("BROKER_LISTEN_DATABASE_URL: is of use only beside BROKER_DATABASE_URL")
         if broken:
@@ -195,13 +202,26 @@ class Settings(BaseSettings):
         parts = urlsplit(self.base_url)
         if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
             yield "BROKER_PUBLIC_URL: must be https in production: authorization codes come back to it"
-        if not (self.encryption_keys or self.encryption_keys_file):
+        if self.key_provider == "local" and not (self.encryption_keys or self.encryption_keys_file):
             yield (
                 "BROKER_ENCRYPTION_KEYS: must be set in production (`id:base64 of 32 random bytes`); "
                 "`broker keys generate` prints one. BROKER_ENVIRONMENT=development makes its own"
             )
         if self.allow_loopback_upstreams:
             yield "BROKER_ALLOW_LOOPBACK_UPSTREAMS: is for BROKER_ENVIRONMENT=development only"
+
+    def _transit_incomplete(self) -> Iterator[str]:
+        if self.key_provider == "transit" and self.transit_url is None:
+            yield "BROKER_TRANSIT_URL: must be set where BROKER_KEY_PROVIDER is transit"
+        if self.transit_url is None:
+            return
+        if self.transit_key is None:
+            yield "BROKER_TRANSIT_KEY: must name the key of the transit engine at BROKER_TRANSIT_URL"
+        if not (self.transit_token or self.transit_token_file):
+            yield "BROKER_TRANSIT_TOKEN_FILE: must be set beside BROKER_TRANSIT_URL (or BROKER_TRANSIT_TOKEN)"
+        parts = urlsplit(self.transit_url)
+        if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
+            yield "BROKER_TRANSIT_URL: must be https: data keys come back from it"
 
     @property
     def base_url(self) -> str:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from app import development, settings
+from app import settings
 from app.api.services import Services
 from app.audit.reading import AuditReader
 from app.breaker import Breakers
@@ -29,7 +28,6 @@ from app.data_keys.keeper import DataKeys
 from app.data_keys.rewrap import Rewrapper
 from app.db import Database
 from app.drain import Drain
-from app.errors import ConfigurationError, ValidationFailed
 from app.grants import pace
 from app.grants.answer import Answers
 from app.grants.candidates import Candidates
@@ -56,15 +54,10 @@ from app.grants.validate import Validator
 from app.grants.waiting import Waiting
 from app.jobs import Job, Timetable
 from app.listener import Listener
-from app.oauth.client import OAuthClients, Registration, fitted
+from app.oauth.client import OAuthClients
 from app.oauth.endpoints import TokenEndpoints
-from app.oauth.provider import Provider
 from app.resilience import Backoff
 from app.settings import Settings
-from app.vault.data_key import Policy
-from app.vault.key_provider import KeyProvider
-from app.vault.key_ring import parse_keys
-from app.vault.local_keys import LocalKeys
 from app.vault.vault import Vault
 
 _TEND = timedelta(seconds=20)  # a third of the notice that a new data key is given
@@ -221,58 +214,3 @@ def _checkup(
         every=timedelta(seconds=on.read.validate_every_seconds), per_minute=on.read.validate_per_minute,
     )  # fmt: skip
     return [Job("validate_due", checkup.validate_due, pace.EVERY)]
-
-
-def oauth_clients(read: Settings, catalogue: Mapping[str, Provider]) -> OAuthClients:
-    """The registrations of the settings, over the catalogue. Raises ConfigurationError."""
-    configured, mistakes = {}, []
-    for name, client in read.clients.items():
-        secret = client.client_secret
-        given = Registration(
-            name,
-            client.catalogue or name,
-            client.client_id,
-            None if secret is None else secret.get_secret_value(),
-            tuple(client.scopes or ()),
-            client.settings,
-        )
-        try:
-            configured[name] = fitted(catalogue, given)
-        except ValidationFailed as error:
-            setting = f"BROKER_CLIENTS__{name.upper().replace('-', '_')}"
-            mistakes += [f"{setting}__{field.upper()}: {wrong}" for field, wrong in error.fields.items()]
-    if mistakes:
-        raise ConfigurationError(mistakes)
-    return OAuthClients(catalogue, configured)
-
-
-def data_key_policy(read: Settings) -> Policy:
-    """When a data key has done enough."""
-    return Policy(max_age=timedelta(days=read.data_key_days), most_seals=read.data_key_seals)
-
-
-def key_provider(read: Settings) -> KeyProvider:
-    """Whoever wraps data keys. Raises ConfigurationError."""
-    return LocalKeys(_local_keys(read))
-
-
-def _local_keys(read: Settings) -> dict[str, bytes]:
-    """The key ring of the settings, or development's own."""
-    if read.encryption_keys is not None:
-        text, source = read.encryption_keys.get_secret_value(), "BROKER_ENCRYPTION_KEYS"
-    elif read.encryption_keys_file is not None:
-        source = "BROKER_ENCRYPTION_KEYS_FILE"
-        try:
-            text = read.encryption_keys_file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError([f"{source}: cannot be read ({error})"]) from error
-    else:
-        text, source = development.encryption_keys(read.data_dir), "the development key"
-    return parse_keys(text, source=source)
-
-
-def admin_key(read: Settings) -> str | None:
-    """The admin key of the settings, or development's own."""
-    if read.admin_key is not None:
-        return read.admin_key.get_secret_value()
-    return development.admin_key(read.data_dir) if read.environment == "development" else None

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
+    LargeBinary,
     Table,
     bindparam,
     column,
@@ -44,10 +47,14 @@ class SealedRow:
 def sealed_tables() -> dict[str, tuple[str, ...]]:
     """Each table that holds sealed values, and the columns that do."""
     found = {
-        table.name: tuple(each.name for each in table.c if each.name.startswith(_PREFIX))
+        table.name: tuple(each.name for each in table.c if _is_sealed(each))
         for table in metadata.sorted_tables
     }
     return {table: columns for table, columns in found.items() if columns}
+
+
+def _is_sealed(each: Column[Any]) -> bool:
+    return each.name.startswith(_PREFIX) and isinstance(each.type, LargeBinary)
 
 
 async def sealed_under(

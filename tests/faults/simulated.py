@@ -29,11 +29,11 @@ from prometheus_client import REGISTRY
 
 from app.api.services import Services
 from app.clock import DatabaseClock
+from app.configured import key_provider, oauth_clients
 from app.errors import BrokerError
 from app.main import running
 from app.oauth.load import load_catalogue
 from app.settings import Settings
-from app.wiring import key_provider, oauth_clients
 
 STEP_SECONDS = 5.0
 _PATIENCE_SECONDS = 0.03  # real ones, for what is under way to come to its end or to a sleep
