@@ -14,7 +14,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from app import demo as demonstration
-from app import development, embedded, main, rotate, serve
+from app import development, embedded, embedded_role, main, rotate, serve
 from app.api.services import Services
 from app.clock import SystemClock
 from app.consumers.consumer import Scope, new_key
@@ -174,7 +174,9 @@ def _with_database(read: Settings) -> Iterator[Settings]:
         yield read
         return
     with embedded.running(read.data_dir) as url:
-        yield read.model_copy(update={"database_url": url})
+        yield read.model_copy(
+            update={"database_url": embedded_role.service_url(url), "migrate_database_url": url}
+        )
 
 
 def _say(line: str) -> None:
@@ -188,7 +190,12 @@ def _with_db(work: Callable[[Database], Coroutine[None, None, T]]) -> T:
 def _with_db_and_settings(work: Callable[[Database, Settings], Coroutine[None, None, T]]) -> T:
     async def run(read: Settings) -> T:
         assert read.database_url is not None
-        db = Database(read.database_url, direct_url=read.listen_database_url, pool_size=1)
+        db = Database(
+            read.database_url,
+            direct_url=read.listen_database_url,
+            migrate_url=read.migrate_database_url,
+            pool_size=1,
+        )
         try:
             return await work(db, read)
         finally:

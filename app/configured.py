@@ -13,7 +13,7 @@ from app.oauth.provider import Provider
 from app.settings import Settings
 from app.vault.data_key import Policy
 from app.vault.key_provider import KeyProvider, KeyProviders
-from app.vault.key_ring import parse_keys
+from app.vault.key_ring import is_published, parse_keys
 from app.vault.local_keys import LocalKeys
 from app.vault.transit import TransitKey, TransitKeys
 
@@ -77,7 +77,10 @@ def _local_keys(read: Settings) -> dict[str, bytes]:
         text = _text(read.encryption_keys_file, source)
     else:
         text, source = development.encryption_keys(read.data_dir), "the development key"
-    return parse_keys(text, source=source)
+    keys = parse_keys(text, source=source)
+    if read.environment == "production" and any(map(is_published, keys.values())):
+        raise ConfigurationError([f"{source}: holds a key of the service's own tests, which everybody has"])
+    return keys
 
 
 def admin_key(read: Settings) -> str | None:

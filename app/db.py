@@ -19,12 +19,13 @@ from typing import Any, TypeVar, cast
 import asyncpg
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import AdaptedConnection, Connection, DateTime, event, func, select
+from sqlalchemy import AdaptedConnection, Connection, DateTime, event, func, select, text
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, NullPool
 
+from app import privileges
 from app.clock import Clock, DatabaseClock
 from app.errors import Overloaded
 from app.servers import STATEMENTS, Servers
@@ -56,13 +57,16 @@ class Database:
         url: str,
         *,
         direct_url: str | None = None,
+        migrate_url: str | None = None,
         pool_size: int = 20,
         command_timeout: float = 8.0,
         pool_timeout: float = 5.0,
     ) -> None:
         """`direct_url`: the same PostgreSQL past the pooler that `url` leads through, if there is one. In transaction mode
-        statements prepared in one transaction are unknown to the next, so that none is kept then."""
+        statements prepared in one transaction are unknown to the next, so that none is kept then. `migrate_url`: the same
+        one as the role that owns the tables, where that is not the role of `url`."""
         self._direct_url = direct_url or url
+        self._migrate_url = migrate_url
         self._engine = _engine(
             url,
             command_timeout,
@@ -120,13 +124,31 @@ class Database:
             await tx.execute(select(1))
 
     async def migrate(self, revision: str = "head") -> None:
-        """Brings the schema to `revision`. Replicas that start at once take turns; repeating it changes nothing."""
+        """Brings the schema to `revision`, and what the service's role may do in it up to date. Replicas that start at once
+        take turns; repeating it changes nothing."""
         # A migration may take as long as it takes, which not every pooler allows.
-        engine = _engine(self._direct_url, None, poolclass=NullPool)
+        engine = _engine(self._migrate_url or self._direct_url, None, poolclass=NullPool)
+        role = None if self._migrate_url is None else await self._role()
         with _outages_named():
             async with engine.begin() as tx:
                 await tx.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
                 await tx.run_sync(_upgrade, revision)
+                if role is not None:
+                    await _give_privileges(tx, role)
+
+    async def _role(self) -> str:
+        """The one that the service has."""
+        async with self.begin() as tx:
+            return str((await tx.execute(select(func.current_user()))).scalar_one())
+
+    async def may_alter(self) -> bool:
+        """Whether the service's role could change the tables themselves. Raises DatabaseUnavailable."""
+        query = text(
+            "SELECT bool_or(pg_has_role(relowner, 'usage')) FROM pg_class"
+            " WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')"
+        )
+        async with self.begin() as tx:
+            return bool((await tx.execute(query)).scalar_one())
 
     async def close(self) -> None:
         await self._engine.dispose()
@@ -220,6 +242,13 @@ def migration_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     return config
+
+
+async def _give_privileges(tx: Tx, role: str) -> None:
+    owner, schema = (await tx.execute(select(func.current_user(), func.current_schema()))).one()
+    if role != owner:
+        for statement in privileges.statements(role, schema):
+            await tx.execute(text(statement))
 
 
 def _upgrade(connection: Connection, revision: str) -> None:

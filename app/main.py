@@ -101,7 +101,9 @@ async def running(
             ["BROKER_DATABASE_URL: is needed here; `broker serve` starts a database without it"]
         )
     async with AsyncExitStack() as stack:
-        db = Database(read.database_url, direct_url=read.listen_database_url)
+        db = Database(
+            read.database_url, direct_url=read.listen_database_url, migrate_url=read.migrate_database_url
+        )
         stack.push_async_callback(db.close)
         if read.migrate:
             await db.migrate()
@@ -131,6 +133,7 @@ async def running(
         )
         services = build(ground)
         await services.registrar.load()
+        await _warn_of_too_many_rights(read, db)
         _warn_of_short_lives(clients, interval_seconds=read.refresh_interval_seconds)
         await services.sharing.load()
         stack.push_async_callback(services.authenticator.close)
@@ -169,6 +172,15 @@ async def _drain(services: Services) -> None:
 async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def _warn_of_too_many_rights(read: Settings, db: Database) -> None:
+    if read.environment == "production" and await db.may_alter():
+        log.warning(
+            "settings.role_owns_tables",
+            detail="whoever takes over this service could alter its tables and its audit trail; give the owner's "
+            "URL to BROKER_MIGRATE_DATABASE_URL, and another role's to BROKER_DATABASE_URL",
+        )
 
 
 def _warn_of_short_lives(clients: OAuthClients, *, interval_seconds: int) -> None:

@@ -29,6 +29,7 @@ from app.errors import ConfigurationError
 from app.oauth.door import LAST_LOOK_SECONDS
 from app.outbound.addresses import Reachable, parse_network, parse_opened
 from app.servers import each_server
+from app.vault.key_ring import is_regular
 
 PREFIX = "BROKER_"
 QUIET_LEASES = 0.6  # 15 s: how long PostgreSQL has to be back before a claim is taken over there
@@ -39,6 +40,7 @@ COMMIT_SECONDS = 8.0
 KILL_SECONDS = 45.0  # the grace period of docker-compose.yml and of orchestrators
 
 ADMIN_KEY_PATTERN = re.compile(r"brk_[0-9a-f]{16}_[0-9a-f]{64}")
+_LEAST_SECRET = 16
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 Seconds = Annotated[float, Field(gt=0, le=86400)]
@@ -71,6 +73,7 @@ class Settings(BaseSettings):
     environment: Literal["production", "development"] = "production"
     database_url: str | None = Field(default=None, repr=False)  # holds a password
     listen_database_url: str | None = Field(default=None, repr=False)
+    migrate_database_url: str | None = Field(default=None, repr=False)
     migrate: bool = True
     data_dir: Path = Path("var")
     journal_dir: Path | None = None
@@ -114,7 +117,7 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    @field_validator("database_url", "listen_database_url")
+    @field_validator("database_url", "listen_database_url", "migrate_database_url")
     @classmethod
     def _names_asyncpg(cls, url: str | None) -> str | None:
         if url is None:
@@ -169,8 +172,9 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _rules_over_several_settings(self) -> Self:
         broken = [*self._limits_out_of_order(), *self._unsafe_in_production(), *self._transit_incomplete()]
-        if self.listen_database_url and not self.database_url:
-            broken.append("BROKER_LISTEN_DATABASE_URL: is of use only beside BROKER_DATABASE_URL")
+        for name in ("listen_database_url", "migrate_database_url"):
+            if getattr(self, name) and not self.database_url:
+                broken.append(f"{PREFIX}{name.upper()}: is of use only beside BROKER_DATABASE_URL")
         if broken:
             raise ValueError("\n".join(broken))
         return self
@@ -207,6 +211,10 @@ class Settings(BaseSettings):
                 "BROKER_ENCRYPTION_KEYS: must be set in production (`id:base64 of 32 random bytes`); "
                 "`broker keys generate` prints one. BROKER_ENVIRONMENT=development makes its own"
             )
+        if self.admin_key and is_regular(bytes.fromhex(self.admin_key.get_secret_value()[-64:])):
+            yield "BROKER_ADMIN_KEY: is too regular to be random; `broker keys generate` prints another one"
+        if self.metrics_key and len(self.metrics_key.get_secret_value()) < _LEAST_SECRET:
+            yield f"BROKER_METRICS_KEY: must have {_LEAST_SECRET} characters at least"
         if self.allow_loopback_upstreams:
             yield "BROKER_ALLOW_LOOPBACK_UPSTREAMS: is for BROKER_ENVIRONMENT=development only"
 

@@ -22,7 +22,7 @@ from app.main import create_app
 from app.settings import Settings, read_settings
 
 ADMIN_KEY = "brk_0123456789abcdef_" + "0123456789abcdef" * 4
-ENCRYPTION_KEYS = "test:q83vASNFZ4mrze8BI0VniavN7wEjRWeJEjRWeJCrze8="
+ENCRYPTION_KEYS = "test:nxw64HtS1Iht6QQXwvpbszGO0F92qQziRIvXYRo+9ck="
 ROTATIONS = {"sandbox": "strict", "graced": "graced", "keeps": "never"}
 
 _ENTRY = """

@@ -3,6 +3,7 @@ processes of its own."""
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import shutil
@@ -15,11 +16,11 @@ import asyncpg
 import pytest
 import structlog
 
-from app import embedded
+from app import embedded, embedded_role
 from app.db import Database
 from app.sandbox import server as sandbox_server
 from tests.broker import Broker, Replicas, settings_for, write_providers
-from tests.postgres import Postgres
+from tests.postgres import OWNER, Postgres
 
 _SHARED = "TESTS_SHARED_DIR"
 # Nothing in a test has to survive a crash of the machine.
@@ -60,9 +61,11 @@ async def server_url(shared_dir: Path) -> AsyncIterator[str]:
     with embedded.running(shared_dir / "postgres", settings=_FAST) as url:
         with (shared_dir / "template.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            os.environ[OWNER] = url
             if not (shared_dir / "template.made").exists():
                 await _execute(url, "CREATE DATABASE template")
-                db = Database(_at(url, "template"), pool_size=1)
+                service = await asyncio.to_thread(embedded_role.service_url, _at(url, "template"))
+                db = Database(service, migrate_url=_at(url, "template"), pool_size=1)
                 await db.migrate()
                 await db.close()
                 (shared_dir / "template.made").touch()
@@ -71,10 +74,10 @@ async def server_url(shared_dir: Path) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def database_url(server_url: str) -> AsyncIterator[str]:
-    """A migrated database of the test's own."""
+    """A migrated database of the test's own, as the service's role has it: without a right that it does not need."""
     name = f"test_{uuid4().hex}"
     await _execute(server_url, f"CREATE DATABASE {name} TEMPLATE template STRATEGY file_copy")
-    yield _at(server_url, name)
+    yield await asyncio.to_thread(embedded_role.service_url, _at(server_url, name))
     await _execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 

@@ -8,16 +8,27 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+OWNER = "TESTS_OWNER_URL"  # of the server that tests share
+
+
+def as_owner(url: str) -> str:
+    """The URL as asyncpg reads it, and with all rights where it is the service's role's on the server that tests share."""
+    parts, owner = urlsplit(url), urlsplit(os.environ.get(OWNER, ""))
+    if parts.port == owner.port:
+        parts = parts._replace(netloc=owner.netloc)
+    return urlunsplit(parts._replace(scheme="postgresql"))
+
 
 @asynccontextmanager
 async def database(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection past the service, closed at the end."""
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    """A connection past the service, with all rights, closed at the end."""
+    connection = await asyncpg.connect(as_owner(url))
     try:
         yield connection
     finally:

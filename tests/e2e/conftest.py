@@ -13,6 +13,7 @@ from tests.broker import Replicas, free_port, write_providers
 from tests.e2e import node
 from tests.e2e.authorization_server import AuthorizationServer
 from tests.e2e.brokers import Brokers
+from tests.postgres import as_owner
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +72,6 @@ class Expiry:
 
 @pytest.fixture
 async def expiry(database_url: str) -> AsyncIterator[Expiry]:
-    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(as_owner(database_url))
     yield Expiry(connection)
     await connection.close()

@@ -14,7 +14,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from tests.faults import backlog, crowd, failover, hung, machine, outage, pooler, report, scenarios, upstream
+from tests.faults import (
+    backlog,
+    crowd,
+    failover,
+    hung,
+    machine,
+    outage,
+    pooler,
+    report,
+    rewrap,
+    scenarios,
+    upstream,
+)
 from tests.faults.invariants import Violation
 from tests.faults.replica import DEFAULT_LIMITS, LEASE_SECONDS
 from tests.faults.scenario import DEADLINE_SECONDS, NOT_TO_ITS_END, Scenario
@@ -90,8 +102,10 @@ ALONE: Mapping[str, Callable[[int], Awaitable[list[Outcome]]]] = {
     "behind pgbouncer": _alone(pooler.behind_pooler),
     "pgbouncer away": _alone(pooler.pooler_away),
     "backlog": _alone(backlog.backlog),
+    "rewrap": _alone(rewrap.rewrap),
 }
 LONGER = {
+    "rewrap": rewrap.DEADLINE_SECONDS + DEADLINE_SECONDS,
     "backlog": backlog.SECONDS + DEADLINE_SECONDS,
     **{f"outage {kind}": 2 * DEADLINE_SECONDS for kind in outage.OUTAGES},
 }

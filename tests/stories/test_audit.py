@@ -12,6 +12,7 @@ import httpx
 
 from app.sandbox.server import Sandbox
 from tests.broker import ADMIN_KEY, Broker, bring
+from tests.postgres import as_owner
 
 
 async def page(broker: Broker, **query: Any) -> dict[str, Any]:
@@ -218,7 +219,7 @@ async def test_no_event_holds_a_secret(broker: Broker, sandbox: Sandbox, databas
     await broker.http.put("/clients/sandbox-acme", json=client)
     headers = await key_of(broker, "reports", "tokens:read")
     await broker.http.delete("/grants/sandbox/ada")
-    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(as_owner(database_url))
     stored = " ".join(map(str, await connection.fetch("TABLE audit_events")))
     await connection.close()
     shown = (await broker.http.get("/audit")).text

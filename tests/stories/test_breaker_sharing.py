@@ -23,6 +23,7 @@ from app.db import Database, plain_url
 from app.errors import ProviderUnavailable, Sent
 from app.sandbox.server import Sandbox
 from tests.broker import ADMIN_KEY, Broker, Replica, Replicas, bring, settings_for
+from tests.postgres import as_owner
 from tests.stories.test_breakers import DOWN, failed, listed, name_of, turned
 
 CLOSED, OPEN = BreakerState.CLOSED, BreakerState.OPEN
@@ -52,7 +53,7 @@ async def until(condition: Callable[[], object], *, seconds: float = 5) -> None:
 
 
 async def rows(database_url: str, statement: str, *values: Any) -> list[Any]:
-    connection = await asyncpg.connect(plain_url(database_url))
+    connection = await asyncpg.connect(as_owner(database_url))
     try:
         return list(await connection.fetch(statement, *values))
     finally:

@@ -16,6 +16,7 @@ import pytest
 from app.breaker import BreakerState, Opening
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
+from tests.postgres import as_owner
 
 DOWN = [{"kind": "status", "status": 503, "times": -1}]
 
@@ -291,7 +292,7 @@ async def test_an_announcement_that_makes_no_sense_does_not_deafen_a_replica(
     """A replica of another version may announce what this one does not know."""
     await turned(broker, name_of(sandbox), "open")
     await soon(lambda: state_at(twin, sandbox) is BreakerState.OPEN)
-    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(as_owner(database_url))
     for payload in ("", "nonsense", "[]", '["a", "explode"]', '{"name": 1}', "7"):
         await connection.execute("SELECT pg_notify('broker_breaker_turned', $1)", payload)
     await connection.close()

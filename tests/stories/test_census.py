@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
-from app.db import plain_url
 from app.grants.grant import Grant
 from app.grants.selection import Selection
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring
+from tests.postgres import as_owner
 
 _AT_RANDOM = """
 UPDATE grants SET
@@ -43,7 +43,7 @@ async def test_a_census_counts_what_each_grant_says_of_itself(
     for number in range(60):
         provider = random.choice(["sandbox", "keeps"])
         await broker.put(f"{provider}/user-{number}", bring(sandbox.grant(f"user-{number}"), expires_in=3600))
-    connection = await asyncpg.connect(plain_url(database_url))
+    connection = await asyncpg.connect(as_owner(database_url))
     try:
         for _ in range(10):
             await connection.execute(_AT_RANDOM)

@@ -15,6 +15,7 @@ from app.clients import registrar
 from app.sandbox import server as sandbox_server
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
+from tests.postgres import as_owner
 from tests.stories.test_connect import begin, query_of, refused
 
 CLIENTS = {"sandbox": "sandbox-secret", "acme": "acme-secret", "zeta": "zeta-secret"}
@@ -66,7 +67,7 @@ async def knows(broker: Broker, name: str, client_id: str | None) -> None:
 
 
 async def rows(database_url: str, query: str) -> list[Any]:
-    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(as_owner(database_url))
     try:
         return list(await connection.fetch(query))
     finally:

@@ -22,6 +22,7 @@ from app.connect.request import Wish
 from app.connect.tickets import Tickets
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
+from tests.postgres import as_owner
 
 PUBLIC_URL = "http://127.0.0.1:8080"
 RETURN_TO = "https://app.example.com/done"
@@ -107,7 +108,7 @@ async def refused(broker: Broker, provider: str = "sandbox", **body: Any) -> dic
 
 
 async def execute(database_url: str, statement: str) -> None:
-    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(as_owner(database_url))
     try:
         await connection.execute(statement)
     finally:
@@ -671,7 +672,7 @@ async def test_old_attempts_are_swept_away(broker: Broker, database_url: str) ->
     await begin(broker)
     await execute(database_url, "UPDATE authorization_requests SET expires_at = now() - interval '2 hours'")
     await begin(broker)
-    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(as_owner(database_url))
     try:
         assert await connection.fetchval("SELECT count(*) FROM authorization_requests") == 1
     finally:

@@ -15,6 +15,7 @@ import pytest
 
 from app.sandbox.server import Sandbox
 from tests.broker import ADMIN_KEY, ENCRYPTION_KEYS, Broker, bring
+from tests.postgres import as_owner
 
 GRANT_MEMBERS = {
     "id", "provider", "user_id", "account", "status", "health", "scope", "expires_at", "next_refresh_at",
@@ -53,7 +54,7 @@ async def is_live(sandbox: Sandbox, token: str) -> bool:
 
 @asynccontextmanager
 async def database(url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(as_owner(url))
     try:
         yield connection
     finally:

@@ -15,6 +15,7 @@ from app.db import Database, plain_url
 from app.listener import BREAKER_TURNED, CLIENTS_CHANGED, GRANT_CHANGED, KEY_CHANGED, Listener, Mailbox
 
 SIZE = 10_000
+from tests.postgres import as_owner
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ async def listener(database_url: str) -> AsyncIterator[Listener]:
 
 async def kill(database_url: str) -> None:
     """Ends every connection that listens, as a failover would."""
-    connection = await asyncpg.connect(plain_url(database_url))
+    connection = await asyncpg.connect(as_owner(database_url))
     try:
         await connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
@@ -159,7 +160,7 @@ async def test_notifications_of_one_connection_arrive_in_their_order(
     listener: Listener, database_url: str
 ) -> None:
     box = listener.mailbox(KEY_CHANGED)
-    sender = await asyncpg.connect(plain_url(database_url))
+    sender = await asyncpg.connect(as_owner(database_url))
     for number in range(50):
         await sender.execute("SELECT pg_notify($1, $2)", KEY_CHANGED, str(number))
     await sender.close()

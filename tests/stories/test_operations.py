@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.sandbox.server import Sandbox
 from app.settings import Settings
 from tests.broker import ADMIN_KEY, ENCRYPTION_KEYS, Broker, bring, settings_for
+from tests.postgres import as_owner
 
 SERIES = {
     "broker_http_requests",
@@ -378,7 +379,7 @@ async def test_a_replica_that_shuts_down_finishes_its_refreshes_and_begins_no_mo
             answer = (await in_flight).json()
             await closing
     assert (answer["refreshed"], answer["generation"]) == (True, 2)
-    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(as_owner(database_url))
     rows = await connection.fetch("SELECT user_id, generation, attempt_id FROM grants ORDER BY user_id")
     await connection.close()
     assert [tuple(row) for row in rows] == [("ada", 2, None), ("eve", 1, None), ("valid", 1, None)]

@@ -16,10 +16,11 @@ from app.grants.queue import Queue
 from app.grants.schedule import Tally
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
+from tests.postgres import as_owner
 
 
 async def rows(database_url: str, query: str, *arguments: object) -> list[asyncpg.Record]:
-    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(as_owner(database_url))
     try:
         return await connection.fetch(query, *arguments)
     finally:

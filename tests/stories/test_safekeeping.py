@@ -13,12 +13,12 @@ import asyncpg
 import httpx
 import pytest
 
-from app.db import DatabaseUnavailable, plain_url
+from app.db import DatabaseUnavailable
 from app.grants import refresh_store, safekeeping
 from app.grants.selection import Selection
 from app.sandbox.server import Sandbox
 from tests.broker import ADMIN_KEY, Broker, Replicas, bring, settings_for
-from tests.postgres import Postgres
+from tests.postgres import Postgres, as_owner
 
 _true_commit = refresh_store.commit_refresh
 
@@ -249,7 +249,7 @@ async def test_a_commit_that_has_to_wait_does_not_lengthen_a_tokens_life(
     broker: Broker, sandbox: Sandbox, database_url: str
 ) -> None:
     await broker.put("sandbox/ada", bring(sandbox.grant("ada")))
-    connection = await asyncpg.connect(plain_url(database_url))
+    connection = await asyncpg.connect(as_owner(database_url))
     try:
         lock = connection.transaction()
         sandbox.control(settings={"delay": 0.3})
@@ -269,7 +269,7 @@ async def test_a_commit_that_has_to_wait_does_not_lengthen_a_tokens_life(
 
 
 async def _end_the_hold(database_url: str) -> None:
-    connection = await asyncpg.connect(plain_url(database_url))
+    connection = await asyncpg.connect(as_owner(database_url))
     try:
         await connection.execute("UPDATE grants SET takeover_at = now(), lease_until = now()")
     finally:

@@ -20,6 +20,7 @@ from app.sandbox import server as sandbox_server
 from app.sandbox.server import Sandbox
 from app.settings import Settings
 from tests.broker import ROTATIONS, Broker, bring, free_port, settings_for, write_providers
+from tests.postgres import as_owner
 from tests.stories.upstream_answers import MARK, ROWS, Row
 
 _SENTENCES = re.compile(r"[A-Za-z][A-Za-z0-9 ,;']+\.( [A-Z][A-Za-z0-9 ,;']+\.)*")
@@ -88,7 +89,7 @@ async def world(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> As
         hurried = settings.model_copy(update={"upstream_timeout_seconds": 0.3})
         patient = await stack.enter_async_context(Broker.running(settings))
         hasty = await stack.enter_async_context(Broker.running(hurried))
-        database = await asyncpg.connect(url.replace("+asyncpg", ""))
+        database = await asyncpg.connect(as_owner(url))
         stack.push_async_callback(database.close)
         yield World(sandbox, patient, hasty, database)
 

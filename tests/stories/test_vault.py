@@ -16,6 +16,7 @@ from app.vault.local_keys import LocalKeys
 from app.vault.seal import CannotOpen, Place
 from app.vault.vault import Vault
 from tests.broker import Broker, bring
+from tests.postgres import as_owner
 from tests.vault import loaded_vault
 
 KEY = os.urandom(32)
@@ -79,7 +80,7 @@ async def test_a_token_moved_or_changed_in_the_database_is_not_answered(
 ) -> None:
     for user in ("ada", "bob"):
         await broker.put(f"sandbox/{user}", bring(sandbox.grant(user), expires_in=3600))
-    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(as_owner(database_url))
     await connection.execute(tampering)
     await connection.close()
     answer = await broker.http.get("/tokens/sandbox/ada")

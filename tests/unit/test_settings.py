@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from app.configured import key_provider
 from app.errors import ConfigurationError
 from app.outbound.addresses import Reachable
 from app.settings import Settings, read_settings, unknown_settings
 from app.vault.key_ring import parse_keys
 
 ADMIN_KEY = "brk_0123456789abcdef_" + "0123456789abcdef" * 4
-RAW_KEY = bytes.fromhex("abcdef0123456789abcdef012345678989ab34cd1256ef7801fe23dc45ba6798")
+RAW_KEY = bytes.fromhex("b7e2054c9a11fd3860c7db8e2f73a45519e8063df2904bac5e71c8843ad60f92")
 KEY = base64.b64encode(RAW_KEY).decode()
 OTHER_KEY = base64.b64encode(RAW_KEY[::-1]).decode()
 
@@ -351,6 +354,9 @@ def test_production_needs_encryption_keys(set_variables: Set, tmp_path: Path) ->
         ({"PUBLIC_URL": "http://127.0.0.1.example.com"}, "PUBLIC_URL"),
         ({"PUBLIC_URL": "http://localhost@broker.example.com"}, "PUBLIC_URL"),
         ({"ALLOW_LOOPBACK_UPSTREAMS": "true"}, "ALLOW_LOOPBACK_UPSTREAMS"),
+        ({"ADMIN_KEY": ADMIN_KEY}, "ADMIN_KEY"),
+        ({"ADMIN_KEY": "brk_0123456789abcdef_" + "0" * 64}, "ADMIN_KEY"),
+        ({"METRICS_KEY": "secret"}, "METRICS_KEY"),
     ],
 )
 def test_production_refuses_what_is_for_development(
@@ -412,6 +418,9 @@ def encoded(key: bytes) -> str:
         (f"a:{encoded(bytes(32))}", ["key a: is too regular"]),
         (f"a:{encoded(b'0123456789' * 3 + b'01')}", ["key a: is too regular"]),
         (f"a:{encoded(b'changeme' * 4)}", ["key a: is too regular"]),
+        (f"a:{encoded(bytes(range(32)))}", ["key a: is too regular"]),
+        (f"a:{encoded(bytes(range(64, 0, -2)))}", ["key a: is too regular"]),
+        (f"a:{encoded(b'correct horse battery staple 123')}", ["key a: is a text"]),
         (f"a:{KEY},a:{OTHER_KEY}", ["key a: is there twice"]),
         (f"a:{KEY},a:{KEY}", ["key a: is there twice"]),
         (f"a:x,b:{encoded(bytes(32))},{KEY}", ["key a: is not", "key b: is too", "key 3: must read"]),
@@ -442,3 +451,34 @@ def test_no_mistake_in_encryption_keys_tells_a_part_of_one(text: str) -> None:
 def test_random_keys_are_taken(key: bytes) -> None:
     if len(set(key)) >= 12:
         assert parse_keys(f"a:{encoded(key)}", source="x") == {"a": key}
+
+
+def keys_in_the_repository() -> set[bytes]:
+    """Whatever anybody might copy out of it that would do as an encryption key."""
+    root = Path(__file__).resolve().parents[2]
+    texts = [path for folder in ("app", "docs", "tests") for path in (root / folder).rglob("*.*")]
+    texts = [
+        path
+        for path in texts
+        if path.suffix in {".py", ".md", ".yaml", ".toml"} and path.name != "key_ring.py"
+    ]
+    found = set()
+    for path in (*texts, root / "README.md", root / ".env.example", root / "docker-compose.yml"):
+        for word in re.findall(
+            r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{43}=|(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", path.read_text()
+        ):
+            key = base64.b64decode(word) if word.endswith("=") else bytes.fromhex(word)
+            with suppress(ConfigurationError):
+                found |= set(parse_keys(f"a:{encoded(key)}", source="x").values())
+    return found
+
+
+def test_no_key_out_of_the_repository_works_in_production(set_variables: Set) -> None:
+    keys = keys_in_the_repository()
+    assert RAW_KEY in keys
+    for key in keys:
+        set_variables(ENVIRONMENT="production", ENCRYPTION_KEYS=f"a:{encoded(key)}")
+        with pytest.raises(ConfigurationError, match="everybody has"):
+            key_provider(read_settings())
+    set_variables(ENVIRONMENT="production", ENCRYPTION_KEYS=f"a:{encoded(os.urandom(32))}")
+    key_provider(read_settings())
