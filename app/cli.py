@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -16,12 +17,16 @@ import typer
 from app import demo as demonstration
 from app import development, embedded, main, serve
 from app.api.services import Services
+from app.audit.anchor import anchors_of
+from app.audit.findings import Verdict
+from app.audit.verify import Verifier
 from app.clock import SystemClock
 from app.consumers.consumer import Scope, new_key
 from app.consumers.keys import KeyRegistry
 from app.db import Database, DatabaseUnavailable
 from app.errors import ConfigurationError, ValidationFailed
 from app.main import Settings
+from app.vault.vault import Vault
 
 app = typer.Typer(
     help="Hands out fresh OAuth access tokens.",
@@ -31,6 +36,8 @@ app = typer.Typer(
 )  # they print local variables, keys included
 keys = typer.Typer(help="API keys of the services that call the broker.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
+audit = typer.Typer(help="The audit trail.", no_args_is_help=True)
+app.add_typer(audit, name="audit")
 
 _ACTOR = "command line"
 T = TypeVar("T")
@@ -144,6 +151,34 @@ def generate_keys() -> None:
     print(f"BROKER_ADMIN_KEY={new_key()}")
 
 
+@audit.command("verify")
+def verify_audit(
+    head: Annotated[
+        str | None, typer.Option(help="A head that was noted elsewhere, `<sequence>:<hash>`.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Finds events that were changed, deleted or inserted by hand, a chain that was cut or replaced, and grants that
+    were put back to an older state. Ends with 1 if anything is wrong."""
+    read, clock = main.read_settings(), SystemClock()
+    anchors = anchors_of(read.audit_anchor, head)
+
+    async def verify(db: Database) -> Verdict:
+        vault = Vault(main.key_encryption_keys(read), clock)
+        await vault.load(db)
+        return await Verifier(db, vault).verify(anchors)
+
+    began = clock.monotonic()
+    verdict = _with_db(verify, read)
+    seconds = clock.monotonic() - began
+    if as_json:
+        print(json.dumps({**verdict.as_json(), "seconds": round(seconds, 1)}, default=str))
+    else:
+        print("\n".join(verdict.sentences(seconds)))
+    if verdict.number:
+        raise typer.Exit(1)
+
+
 def _exit(number: int, _frame: object) -> None:
     raise SystemExit(128 + number)
 
@@ -158,7 +193,7 @@ def _with_database(read: Settings) -> Iterator[Settings]:
         yield read.model_copy(update={"database_url": url})
 
 
-def _with_db(work: Callable[[Database], Coroutine[None, None, T]]) -> T:
+def _with_db(work: Callable[[Database], Coroutine[None, None, T]], read: Settings | None = None) -> T:
     async def run(url: str, direct_url: str | None) -> T:
         db = Database(url, direct_url=direct_url, pool_size=1)
         try:
@@ -166,9 +201,9 @@ def _with_db(work: Callable[[Database], Coroutine[None, None, T]]) -> T:
         finally:
             await db.close()
 
-    with _with_database(main.read_settings()) as read:
-        assert read.database_url is not None
-        return asyncio.run(run(read.database_url, read.listen_database_url))
+    with _with_database(read or main.read_settings()) as settings:
+        assert settings.database_url is not None
+        return asyncio.run(run(settings.database_url, settings.listen_database_url))
 
 
 def _announce(read: Settings) -> serve.Started:

@@ -31,7 +31,13 @@ from app.telemetry import BUILD, configure_logging, logger
 from app.vault.vault import Vault
 from app.wiring import Ground, admin_key, build, key_encryption_keys, new_breakers, new_replica, oauth_clients
 
-__all__ = ["Settings", "admin_key", "create_app", "read_settings"]  # what the command line uses
+__all__ = [
+    "Settings",
+    "admin_key",
+    "create_app",
+    "key_encryption_keys",
+    "read_settings",
+]  # what the command line uses
 
 log = logger(__name__)
 
@@ -139,8 +145,10 @@ async def _drain(services: Services) -> None:
     if still_running:
         log.error("drain.incomplete", refreshes=still_running)
     services.timetable.stop()
-    with suppress(DatabaseUnavailable, TimeoutError):  # uses only: nothing else depends on them
+    with suppress(DatabaseUnavailable, TimeoutError):  # nothing else depends on them
         async with asyncio.timeout(_LAST_FLUSH_SECONDS):
+            await services.disclosures.close()
+            await services.sealer.seal()
             await services.uses.flush()
     log.info("stopped", replica=services.replica)
 

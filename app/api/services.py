@@ -8,7 +8,9 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from app.audit.disclosures import Disclosures
 from app.audit.reading import AuditReader
+from app.audit.sealing import Sealer
 from app.breaker import Breakers
 from app.breakers.sharing import BreakerSharing
 from app.breakers.switch import BreakerSwitch
@@ -63,6 +65,8 @@ class Services:
     sharing: BreakerSharing
     switch: BreakerSwitch
     audit: AuditReader
+    disclosures: Disclosures
+    sealer: Sealer
     timetable: Timetable
     drain: Drain
     db: Database

@@ -9,6 +9,9 @@ import os
 from collections.abc import Mapping
 from uuid import UUID
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
 from app.clock import Clock
 from app.db import Database
 from app.errors import ConfigurationError
@@ -54,6 +57,21 @@ class Vault:
                 f"{place.table}.{place.field} of {place.row_id} was sealed under an unknown data key"
             )
         return open_sealed(key, sealed, place).decode()
+
+    def derived_key(self, purpose: str, key_id: UUID | None = None) -> tuple[UUID, bytes]:
+        """32 bytes derived from a data key, the active one unless `key_id` names another, and its id (HKDF-SHA256,
+        RFC 5869). They tell nothing of the data key, nor of what is derived for other purposes.
+
+        Raises CannotOpen where there is no such data key.
+        """
+        if self._active is None:
+            raise RuntimeError("the vault was not loaded")
+        chosen = self._active if key_id is None else key_id
+        data_key = self._data_keys.get(chosen)
+        if data_key is None:
+            raise CannotOpen(f"the data key {chosen} is unknown")
+        derivation = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=purpose.encode())
+        return chosen, derivation.derive(data_key)
 
     def check(self) -> None:
         """Seals and opens once. Raises CannotOpen or RuntimeError where that does not work."""

@@ -54,6 +54,7 @@ async def test_an_event_says_who_did_what_to_which_grant_and_in_which_request(br
         "user_id": "ada",
         "grant_id": grant["id"],
         "request_id": "import-7",
+        "sequence": event["sequence"],
         "details": {"generation": 1},
     }
     assert event["at"].endswith("Z")
