@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from app.db import Database, Tx
 from app.grants import due_store
 from app.grants.grant import Grant
+from tests.plans import statements
 from tests.postgres import database
 
 LIMIT = 16
@@ -39,21 +37,6 @@ async def db(database_url: str) -> AsyncIterator[Database]:
     db = Database(database_url, pool_size=1)
     yield db
     await db.close()
-
-
-@contextmanager
-def statements() -> Iterator[list[tuple[str, tuple[Any, ...]]]]:
-    """What is asked of PostgreSQL meanwhile, with its parameters."""
-    asked: list[tuple[str, tuple[Any, ...]]] = []
-
-    def listen(*arguments: Any) -> None:
-        asked.append((arguments[2], arguments[3]))
-
-    event.listen(Engine, "before_cursor_execute", listen)
-    try:
-        yield asked
-    finally:
-        event.remove(Engine, "before_cursor_execute", listen)
 
 
 async def _take(tx: Tx, *, since: datetime | None = None) -> list[Grant]:
