@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -16,9 +17,14 @@ import typer
 from app import demo as demonstration
 from app import development, embedded, embedded_role, main, rotate, serve
 from app.api.services import Services
+from app.audit.anchor import anchors_of
+from app.audit.findings import Verdict
+from app.audit.verify import Verifier
 from app.clock import SystemClock
+from app.configured import data_key_policy, key_provider
 from app.consumers.consumer import Scope, new_key
 from app.consumers.keys import KeyRegistry
+from app.data_keys.keeper import unlocked
 from app.db import Database, DatabaseUnavailable
 from app.errors import ConfigurationError, ValidationFailed
 from app.main import Settings
@@ -32,6 +38,8 @@ app = typer.Typer(
 )  # they print local variables, keys included
 keys = typer.Typer(help="API keys of the services that call the broker.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
+audit = typer.Typer(help="The audit trail.", no_args_is_help=True)
+app.add_typer(audit, name="audit")
 
 _ACTOR = "command line"
 T = TypeVar("T")
@@ -163,6 +171,33 @@ def generate_keys() -> None:
     print(f"BROKER_ADMIN_KEY={new_key()}")
 
 
+@audit.command("verify")
+def verify_audit(
+    head: Annotated[
+        str | None, typer.Option(help="A head that was noted elsewhere, `<sequence>:<hash>`.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Finds events that were changed, deleted or inserted by hand, a chain that was cut or replaced, and grants that
+    were put back to an older state. Ends with 1 if anything is wrong."""
+    read, clock = main.read_settings(), SystemClock()
+    anchors = anchors_of(read.audit_anchor, head)
+
+    async def verify(db: Database, settings: Settings) -> Verdict:
+        vault, _ = await unlocked(db, key_provider(settings), clock, policy=data_key_policy(settings))
+        return await Verifier(db, vault).verify(anchors)
+
+    began = clock.monotonic()
+    verdict = _with_db_and_settings(verify, read)
+    seconds = clock.monotonic() - began
+    if as_json:
+        print(json.dumps({**verdict.as_json(), "seconds": round(seconds, 1)}, default=str))
+    else:
+        print("\n".join(verdict.sentences(seconds)))
+    if verdict.number:
+        raise typer.Exit(1)
+
+
 def _exit(number: int, _frame: object) -> None:
     raise SystemExit(128 + number)
 
@@ -187,7 +222,9 @@ def _with_db(work: Callable[[Database], Coroutine[None, None, T]]) -> T:
     return _with_db_and_settings(lambda db, _: work(db))
 
 
-def _with_db_and_settings(work: Callable[[Database, Settings], Coroutine[None, None, T]]) -> T:
+def _with_db_and_settings(
+    work: Callable[[Database, Settings], Coroutine[None, None, T]], read: Settings | None = None
+) -> T:
     async def run(read: Settings) -> T:
         assert read.database_url is not None
         db = Database(
@@ -201,8 +238,8 @@ def _with_db_and_settings(work: Callable[[Database, Settings], Coroutine[None, N
         finally:
             await db.close()
 
-    with _with_database(main.read_settings()) as read:
-        return asyncio.run(run(read))
+    with _with_database(read or main.read_settings()) as settings:
+        return asyncio.run(run(settings))
 
 
 def _announce(read: Settings) -> serve.Started:

@@ -100,7 +100,7 @@ async def _connect_sample(services: Services) -> None:
         await services.refresher.fresh(SAMPLE, Need())
     except (GrantNotFound, ReconnectRequired):
         wish = Wish(SAMPLE.provider, SAMPLE.user_id, SAMPLE.account, login_hint=SAMPLE.user_id)
-        begun = await services.connector.begin(wish, browser_bound=False)
+        begun = await services.connector.begin(wish, browser_bound=False, actor="demo")
         await asyncio.to_thread(_visit, begun.authorization_url)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -91,6 +92,10 @@ class Timetable:
             return
         try:
             await job.work()
+        except asyncio.CancelledError:
+            if not self._drain.begun:
+                raise
+            # Stopped in the middle, which the scheduler would call an error.
         except BrokerError as error:  # PostgreSQL is away, for one: no traceback every few seconds
             log.warning("job.failed", job=job.name, detail=error.detail)
         except Exception:  # the next time has to come, whatever happened this time

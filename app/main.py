@@ -20,7 +20,7 @@ from app.api.openapi import DocumentedApp
 from app.api.services import Services
 from app.clock import DatabaseClock
 from app.configured import admin_key, data_key_policy, key_provider, oauth_clients
-from app.data_keys.keeper import DataKeys
+from app.data_keys.keeper import unlocked
 from app.db import Database, DatabaseUnavailable
 from app.drain import Drain
 from app.errors import ConfigurationError
@@ -31,10 +31,14 @@ from app.oauth.load import load_catalogue
 from app.settings import Settings
 from app.telemetry import BUILD, configure_logging, logger
 from app.vault.key_provider import KeyProvider
-from app.vault.vault import Vault
 from app.wiring import Ground, build, new_breakers, new_replica
 
-__all__ = ["Settings", "admin_key", "create_app", "read_settings"]  # what the command line uses
+__all__ = [
+    "Settings",
+    "admin_key",
+    "create_app",
+    "read_settings",
+]  # what the command line uses
 
 log = logger(__name__)
 
@@ -108,9 +112,7 @@ async def running(
         if read.migrate:
             await db.migrate()
         await db.set_clock(clock)
-        vault = Vault(clock)
-        data_keys = DataKeys(db, vault, keys, clock, policy=data_key_policy(read))
-        await data_keys.load()
+        vault, data_keys = await unlocked(db, keys, clock, policy=data_key_policy(read))
         listener = Listener(read.database_url, clock, direct_url=read.listen_database_url)
         breakers = new_breakers(read, clock)
         endpoints = TokenEndpoints(
@@ -163,8 +165,10 @@ async def _drain(services: Services) -> None:
     if still_running:
         log.error("drain.incomplete", refreshes=still_running)
     services.timetable.stop()
-    with suppress(DatabaseUnavailable, TimeoutError):  # uses only: nothing else depends on them
+    with suppress(DatabaseUnavailable, TimeoutError):  # nothing else depends on them
         async with asyncio.timeout(_LAST_FLUSH_SECONDS):
+            await services.disclosures.close()
+            await services.sealer.seal()
             await services.uses.flush()
     log.info("stopped", replica=services.replica)
 

@@ -7,11 +7,10 @@ from datetime import datetime
 
 from app.clock import DatabaseClock
 from app.configured import data_key_policy, key_provider
-from app.data_keys.keeper import DataKeys
+from app.data_keys.keeper import unlocked
 from app.data_keys.rewrap import Progress, Rewrapper
 from app.db import Database
 from app.main import Settings
-from app.vault.vault import Vault
 
 _SAY_EVERY_SECONDS = 2.0
 
@@ -23,9 +22,7 @@ async def rotate_keys(read: Settings, db: Database, say: Callable[[str], None], 
     """
     clock = DatabaseClock()
     await db.set_clock(clock)
-    vault = Vault(clock)
-    keys = DataKeys(db, vault, key_provider(read), clock, policy=data_key_policy(read))
-    await keys.load()
+    vault, keys = await unlocked(db, key_provider(read), clock, policy=data_key_policy(read))
     wrapped = await keys.wrap_anew()
     say(f"Data keys wrapped by the primary key: {len(wrapped)} anew, the others were already.")
     rewrapper = Rewrapper(db, vault, clock)

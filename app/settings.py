@@ -37,6 +37,7 @@ HOLD_LEASES = 1.2  # 30 s: how long nobody takes over at a strict provider, at l
 SEND_WINDOW_SECONDS = 5.0  # a refresh is sent within this of its claim
 JOURNAL_SECONDS = 1.0
 COMMIT_SECONDS = 8.0
+MIN_AUDIT_DAYS = 30  # the database itself refuses to delete what is younger
 KILL_SECONDS = 45.0  # the grace period of docker-compose.yml and of orchestrators
 
 ADMIN_KEY_PATTERN = re.compile(r"brk_[0-9a-f]{16}_[0-9a-f]{64}")
@@ -111,6 +112,8 @@ class Settings(BaseSettings):
     retry_cap_seconds: float = Field(default=10, gt=0, le=30)
     validate_every_seconds: int = Field(default=0, ge=0, le=30 * 86400)  # 0: never
     validate_per_minute: int = Field(default=60, ge=1, le=600)
+    audit_disclosures: Literal["aggregate", "strict"] = "aggregate"
+    audit_retention_days: int = Field(default=0, ge=0, le=36500)  # 0: for ever
     breaker_failures: int = Field(default=3, ge=1, le=1000)
     breaker_cooldown_seconds: Seconds = 15
     breaker_cooldown_max_seconds: Seconds = 300
@@ -134,6 +137,13 @@ class Settings(BaseSettings):
         if key is None or ADMIN_KEY_PATTERN.fullmatch(key.get_secret_value()):
             return key
         raise ValueError("must be brk_<16 hex digits>_<64 hex digits>; `broker keys generate` prints one")
+
+    @field_validator("audit_retention_days")
+    @classmethod
+    def _is_long_enough(cls, days: int) -> int:
+        if 0 < days < MIN_AUDIT_DAYS:
+            raise ValueError(f"must be 0 (for ever) or {MIN_AUDIT_DAYS} at least")
+        return days
 
     @field_validator("clients")
     @classmethod
@@ -243,6 +253,10 @@ class Settings(BaseSettings):
     @property
     def journal_folder(self) -> Path:
         return self.journal_dir or self.data_dir / "journal"
+
+    @property
+    def audit_anchor(self) -> Path:
+        return self.data_dir / "audit-head"
 
     @property
     def margin(self) -> timedelta:

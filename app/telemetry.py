@@ -71,6 +71,14 @@ JOURNAL_OUTSTANDING = Gauge(
     "broker_journal_outstanding", "Answers on disk that PostgreSQL does not have yet; read when scraped."
 )
 JOURNAL_WRITABLE = Gauge("broker_journal_writable", "1, or 0: nothing is refreshed at rotating providers.")
+AUDIT_SEQUENCE = Gauge("broker_audit_sequence", "How many audit events are chained, since ever.")
+AUDIT_UNCHAINED_SECONDS = Gauge(
+    "broker_audit_unchained_seconds", "Age of the oldest audit event that is not chained yet; 0 without one."
+)
+DISCLOSURES_LOST = Counter(
+    "broker_audit_disclosures_lost",
+    "Answered tokens that could not be noted for the audit trail, because PostgreSQL was away for too long.",
+)
 CACHE_READS = Counter(
     "broker_cache_reads",
     "Look-ups in what is remembered, by outcome: hit, miss or stale.",

@@ -13,7 +13,14 @@ from datetime import timedelta
 
 from app import settings
 from app.api.services import Services
+from app.audit import disclosures as noted
+from app.audit import pruning, sealing
+from app.audit.anchor import Anchor
+from app.audit.disclosures import AggregatedDisclosures, Disclosures
+from app.audit.pruning import Pruner
 from app.audit.reading import AuditReader
+from app.audit.sealing import Sealer
+from app.audit.strict import StrictDisclosures
 from app.breaker import Breakers
 from app.breakers.sharing import BreakerSharing
 from app.breakers.switch import BreakerSwitch
@@ -129,6 +136,7 @@ def build(on: Ground) -> Services:
     )  # fmt: skip
     sharing = BreakerSharing(db, on.breakers, listener, clock, replica=on.replica)
     interval = timedelta(seconds=read.refresh_interval_seconds)
+    disclosures, sealer = _disclosures(on), Sealer(db, vault, Anchor(read.audit_anchor), clock)
     validator = Validator(db, vault, on.endpoints, on.clients, clock)
     jobs = [
         Job("set_clock", lambda: db.set_clock(clock), timedelta(minutes=1)),
@@ -141,6 +149,7 @@ def build(on: Ground) -> Services:
         Job("erase_candidates", candidates.erase_old, timedelta(minutes=10)),
         Job("tend_data_keys", on.data_keys.tend, _TEND),
         Job("rewrap", lambda: _rewrap(on), _REWRAP),
+        *_trail(on, disclosures, sealer),
         *_checkup(on, validator, refresher, incidents, known),
     ]
     return Services(
@@ -166,6 +175,8 @@ def build(on: Ground) -> Services:
         sharing=sharing,
         switch=BreakerSwitch(on.breakers, on.clients, sharing, clock),
         audit=AuditReader(db),
+        disclosures=disclosures,
+        sealer=sealer,
         timetable=Timetable(due, on.drain, clock, interval=interval, jobs=jobs),
         drain=on.drain,
         db=db,
@@ -201,6 +212,23 @@ def _claims(on: Ground) -> Claims:
         hold_at_least=on.read.lease_ttl * settings.HOLD_LEASES,
     )
     return Claims(on.db, on.clock, replica=on.replica, limits=limits)
+
+
+def _disclosures(on: Ground) -> Disclosures:
+    if on.read.audit_disclosures == "strict":
+        return StrictDisclosures(on.db, on.clock)
+    return AggregatedDisclosures(on.db, on.clock)
+
+
+def _trail(on: Ground, disclosures: Disclosures, sealer: Sealer) -> list[Job]:
+    jobs = [
+        Job("flush_disclosures", disclosures.flush, noted.EVERY),
+        Job("seal_audit", sealer.seal, sealing.EVERY),
+    ]
+    if days := on.read.audit_retention_days:
+        pruner = Pruner(on.db, on.vault, on.drain, on.clock, kept_for=timedelta(days=days))
+        jobs.append(Job("prune_audit", pruner.prune, pruning.EVERY))
+    return jobs
 
 
 def _checkup(

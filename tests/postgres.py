@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 OWNER = "TESTS_OWNER_URL"  # of the server that tests share
 
@@ -33,21 +30,6 @@ async def database(url: str) -> AsyncIterator[asyncpg.Connection]:
         yield connection
     finally:
         await connection.close()
-
-
-@contextmanager
-def statements() -> Iterator[list[tuple[str, tuple[Any, ...]]]]:
-    """What this process asks of PostgreSQL meanwhile, with its parameters."""
-    asked: list[tuple[str, tuple[Any, ...]]] = []
-
-    def listen(*arguments: Any) -> None:
-        asked.append((arguments[2], arguments[3]))
-
-    event.listen(Engine, "before_cursor_execute", listen)
-    try:
-        yield asked
-    finally:
-        event.remove(Engine, "before_cursor_execute", listen)
 
 
 class Postgres:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from app.clock import Clock, SystemClock
-from app.data_keys.keeper import DataKeys
+from app.data_keys.keeper import DataKeys, unlocked
 from app.db import Database
 from app.vault.data_key import Policy
 from app.vault.key_provider import KeyProvider
@@ -29,12 +29,9 @@ async def keeping(
     url: str, keys: KeyProvider, *, policy: Policy = PROMPT, clock: Clock | None = None
 ) -> AsyncIterator[tuple[Vault, DataKeys]]:
     """A vault with what a replica keeps it by; loaded."""
-    db, clock = Database(url, pool_size=2), clock or SystemClock()
-    vault = Vault(clock)
+    db = Database(url, pool_size=2)
     try:
-        data_keys = DataKeys(db, vault, keys, clock, policy=policy)
-        await data_keys.load()
-        yield vault, data_keys
+        yield await unlocked(db, keys, clock or SystemClock(), policy=policy)
     finally:
         await db.close()
 

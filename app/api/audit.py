@@ -34,6 +34,7 @@ class AuditAnswer(BaseModel):
                     "user_id": "user-42",
                     "grant_id": "019aa8a1-2bff-7000-8000-000000000001",
                     "request_id": "5f0c1b1e8d6a4f0f",
+                    "sequence": 4711,
                     "details": {"generation": 1},
                 }
             ]
@@ -50,6 +51,9 @@ class AuditAnswer(BaseModel):
     user_id: str | None
     grant_id: UUID | None
     request_id: str | None = Field(description="Of the request that it came from, if it came from one.")
+    sequence: int | None = Field(
+        description="Its place in the chain; null until it is chained, a second or so."
+    )
     details: dict[str, Any]
 
 
@@ -67,13 +71,21 @@ async def list_audit(
     provider: Name = None,
     user_id: Name = None,
     grant_id: Annotated[UUID | None, Query(description="Of this grant, deleted ones included.")] = None,
+    request_id: Annotated[
+        str | None,
+        Query(
+            max_length=128,
+            pattern=r"^[A-Za-z0-9._-]+$",
+            description="Of this request, by its `X-Request-ID`.",
+        ),
+    ] = None,
     since: Annotated[Moment | None, Query(description="From then on.")] = None,
     until: Annotated[Moment | None, Query(description="Up to before then.")] = None,
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> Page[AuditAnswer]:
     """The latest first."""
-    wanted = Filter(actor, action, provider, user_id, grant_id, since, until)
+    wanted = Filter(actor, action, provider, user_id, grant_id, request_id, since, until)
     rows = await services.audit.listed(wanted, before=read_cursor(cursor), limit=limit + 1)
     return page(rows, limit, id_of=lambda row: row.id, as_item=_describe)
 
@@ -89,5 +101,6 @@ def _describe(row: RecordedEvent) -> AuditAnswer:
         user_id=event.user_id,
         grant_id=event.grant_id,
         request_id=row.request_id,
+        sequence=row.sequence,
         details=dict(event.details),
     )

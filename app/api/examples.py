@@ -144,6 +144,7 @@ _EVENT: JsonValue = {
     "user_id": "user-42",
     "grant_id": GRANT_ID,
     "request_id": REQUEST_ID,
+    "sequence": 4711,
     "details": {"generation": 1},
 }
 _CONSUMER: dict[str, JsonValue] = {

@@ -114,7 +114,7 @@ async def authorize(
     note(provider=provider)
     consumer.require_access(provider, body.user_id)
     wish = Wish(provider, body.user_id, body.account, tuple(body.scopes), body.return_to, body.login_hint)
-    begun = await services.connector.begin(wish, browser_bound=body.browser_bound)
+    begun = await services.connector.begin(wish, browser_bound=body.browser_bound, actor=consumer.name)
     return AuthorizeAnswer(
         authorization_url=begun.authorization_url, state=begun.state, expires_at=begun.expires_at
     )

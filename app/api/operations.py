@@ -17,11 +17,14 @@ from pydantic import BaseModel, Field
 
 from app import __version__
 from app.api.services import Services, Use
+from app.audit.sealing import BEHIND_SECONDS
 from app.breaker import BreakerState
 from app.db import DatabaseUnavailable
 from app.errors import BrokerError, Unauthenticated
 from app.grants.grant import Health
 from app.telemetry import (
+    AUDIT_SEQUENCE,
+    AUDIT_UNCHAINED_SECONDS,
     BREAKER_STATE,
     GRANTS,
     JOURNAL_OUTSTANDING,
@@ -127,6 +130,8 @@ async def _gauge(services: Services) -> None:
     kept = services.safekeeping.kept
     JOURNAL_OUTSTANDING.set(kept.outstanding)
     JOURNAL_WRITABLE.set(kept.error is None)
+    AUDIT_SEQUENCE.set(services.sealer.head.sequence)
+    AUDIT_UNCHAINED_SECONDS.set(services.sealer.unchained_seconds)
     in_use, size = services.db.pool_usage()
     POOL_IN_USE.set(in_use)
     POOL_SIZE.set(size)
@@ -148,6 +153,7 @@ async def _all_checks(services: Services) -> dict[str, Check]:
         "breakers": _breakers,
         "journal": _journal,
         "providers": _providers,
+        "audit": _audit,
     }
     results = await asyncio.gather(*(_within(check(services)) for check in checks.values()))
     return dict(zip(checks, results, strict=True))
@@ -235,6 +241,17 @@ async def _journal(services: Services) -> Check:
     if kept.error is not None:
         detail = f"cannot be written ({kept.error}); nothing is refreshed at providers that rotate"
         return Check(status="degraded", detail=detail, facts=facts)
+    return Check(status="healthy", facts=facts)
+
+
+async def _audit(services: Services) -> Check:
+    sealer = services.sealer
+    facts = {"sequence": sealer.head.sequence, "behind_seconds": round(sealer.behind_seconds, 1)}
+    if not sealer.is_anchored:
+        detail = "the chain does not go on from its anchor file; `broker audit verify` tells more"
+        return Check(status="degraded", detail=detail, facts=facts)
+    if sealer.behind_seconds > BEHIND_SECONDS:
+        return Check(status="degraded", detail="events are not chained in time", facts=facts)
     return Check(status="healthy", facts=facts)
 
 

@@ -9,7 +9,9 @@ from uuid import UUID
 
 from fastapi import Depends, Request
 
+from app.audit.disclosures import Disclosures
 from app.audit.reading import AuditReader
+from app.audit.sealing import Sealer
 from app.breaker import Breakers
 from app.breakers.sharing import BreakerSharing
 from app.breakers.switch import BreakerSwitch
@@ -65,6 +67,8 @@ class Services:
     sharing: BreakerSharing
     switch: BreakerSwitch
     audit: AuditReader
+    disclosures: Disclosures
+    sealer: Sealer
     timetable: Timetable
     drain: Drain
     db: Database

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 from uuid import UUID
@@ -14,6 +15,7 @@ from app.api.access import as_seen, consumer_with
 from app.api.deps import Body, Key, OpaqueName, WaitQuery, with_account
 from app.api.problems import Problem, problem_of, responses
 from app.api.services import Services, Use
+from app.audit.event import Disclosure
 from app.consumers.consumer import Consumer, Scope
 from app.errors import BrokerError
 from app.grants.grant import DEFAULT_ACCOUNT, GrantKey
@@ -127,19 +129,24 @@ async def get_tokens(
 ) -> BatchAnswer:
     """Up to 100 tokens. Each item succeeds or fails for itself, with what a fetch of its own would have answered."""
 
-    async def fetch(item: BatchItem) -> BatchToken | BatchProblem:
+    async def fetch(item: BatchItem) -> Token | BatchProblem:
         key = GrantKey(item.provider, item.user_id, item.account)
         try:
             key = as_seen(services, consumer, key)
             need = Need(min_ttl=timedelta(seconds=item.min_ttl))
-            token = await services.refresher.fresh(key, need, scope=item.scope, wait=timedelta(seconds=wait))
+            return await services.refresher.fresh(key, need, scope=item.scope, wait=timedelta(seconds=wait))
         except BrokerError as error:
-            problem = problem_of(request, error)
-            return BatchProblem(status=problem.status, problem=problem)
-        return BatchToken(status=200, token=_answer(token, services, response))
+            return _problem(request, error)
 
     response.headers["Cache-Control"] = "no-store"
-    items = await asyncio.gather(*map(fetch, body.items))
+    fetched = await asyncio.gather(*map(fetch, body.items))
+    refused = await _recorded_or_refused(request, services, consumer, fetched)
+    items = [
+        (refused or BatchToken(status=200, token=_answer(each, services, response)))
+        if isinstance(each, Token)
+        else each
+        for each in fetched
+    ]
     note(items=len(items), failed=sum(item.status != 200 for item in items))
     return BatchAnswer(items=items)
 
@@ -170,6 +177,7 @@ async def get_token(
     need = Need(min_ttl=timedelta(seconds=min_ttl))
     token = await services.refresher.fresh(key, need, scope=scope, wait=timedelta(seconds=wait))
     note(grant_id=str(token.grant.id), generation=token.grant.generation, degraded=token.degraded)
+    await services.disclosures.given([_disclosure(consumer, token)])
     return _answer(token, services, response)
 
 
@@ -195,6 +203,7 @@ async def refresh_token(
     key = as_seen(services, consumer, key)
     token = await services.refresher.force(key, generation=wanted.generation, wait=timedelta(seconds=wait))
     note(grant_id=str(token.grant.id), generation=token.grant.generation, degraded=token.degraded)
+    await services.disclosures.given([_disclosure(consumer, token)])
     return _answer(token, services, response)
 
 
@@ -218,6 +227,29 @@ async def validate_token(
     key = as_seen(services, consumer, key)
     found = await services.validator.validate(key)
     return ValidationAnswer(valid=found.valid, checked_by=found.checked_by, checked_at=found.checked_at)
+
+
+async def _recorded_or_refused(
+    request: Request, services: Services, consumer: Consumer, fetched: Sequence[Token | BatchProblem]
+) -> BatchProblem | None:
+    """Has all tokens of a batch on record; else what is answered in place of each of them."""
+    try:
+        await services.disclosures.given(
+            [_disclosure(consumer, each) for each in fetched if isinstance(each, Token)]
+        )
+    except BrokerError as error:
+        return _problem(request, error)
+    return None
+
+
+def _problem(request: Request, error: BrokerError) -> BatchProblem:
+    problem = problem_of(request, error)
+    return BatchProblem(status=problem.status, problem=problem)
+
+
+def _disclosure(consumer: Consumer, token: Token) -> Disclosure:
+    grant = token.grant
+    return Disclosure(consumer.name, grant.key.provider, grant.key.user_id, grant.id, grant.generation)
 
 
 def _answer(token: Token, services: Services, response: Response) -> TokenAnswer:

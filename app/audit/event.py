@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 
@@ -21,13 +21,45 @@ class AuditEvent:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Disclosure(NamedTuple):
+    """An access token that is given to a consumer: the one of this generation of the grant."""
+
+    actor: str
+    provider: str
+    user_id: str
+    grant_id: UUID
+    generation: int
+
+    def event(self, details: Mapping[str, Any]) -> AuditEvent:
+        """What the trail says of it."""
+        return AuditEvent(
+            "token.disclosed",
+            self.actor,
+            self.provider,
+            self.user_id,
+            self.grant_id,
+            {"generation": self.generation, **details},
+        )
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """An event under the id that it will have, so that writing it may be repeated."""
+
+    id: UUID
+    request_id: str | None
+    event: AuditEvent
+
+
 @dataclass(frozen=True)
 class RecordedEvent:
-    """An event as the trail has it. `request_id` is that of the request it came from, if it came from one."""
+    """An event as the trail has it. `request_id` is that of the request it came from, if it came from one; `sequence` its
+    place in the chain, None until it is chained."""
 
     id: UUID
     at: datetime
     request_id: str | None
+    sequence: int | None
     event: AuditEvent
 
 
@@ -40,5 +72,6 @@ class Filter:
     provider: str | None = None
     user_id: str | None = None
     grant_id: UUID | None = None
+    request_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None

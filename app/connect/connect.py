@@ -8,11 +8,14 @@ finish     the provider sends it back with code and state     -> state used up, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from urllib.parse import urlencode, urlsplit, urlunsplit
 from uuid import UUID
 
+from app.audit import store as audit
+from app.audit.event import AuditEvent
 from app.breaker import Breakers
 from app.clock import Clock
 from app.connect import store
@@ -29,7 +32,7 @@ from app.connect.request import (
     sha256,
 )
 from app.connect.tickets import Tickets
-from app.db import Database, insist
+from app.db import Database, DatabaseUnavailable, Tx, insist
 from app.errors import BrokerError, GrantRefused, InvalidRequest, ValidationFailed
 from app.grants.registry import GrantRegistry
 from app.ids import uuid7
@@ -73,8 +76,8 @@ class Connector:
         self._base_url = base_url
         self._return_to = tuple(return_to)
 
-    async def begin(self, wish: Wish, *, browser_bound: bool) -> Begun:
-        """A way for the user to connect. Raises UnknownProvider, ValidationFailed, ProviderRejectedClient."""
+    async def begin(self, wish: Wish, *, browser_bound: bool, actor: str) -> Begun:
+        """A way for the user to connect, for the consumer `actor`. Raises UnknownProvider, ValidationFailed, ProviderRejectedClient."""
         client = self._clients.get(wish.provider)
         if wish.return_to is not None and not is_allowed_return(wish.return_to, self._return_to):
             raise ValidationFailed(
@@ -84,7 +87,7 @@ class Connector:
             )
         client = await self._endpoints.completed(client)
         wish = replace(wish, scopes=wish.scopes or client.scopes or client.provider.scopes.default)
-        state, url = await self._request(client, wish, browser_bound=browser_bound, browser=None)
+        state, url = await self._request(client, wish, browser_bound=browser_bound, browser=None, actor=actor)
         if browser_bound:
             url = self._tickets.url(wish, state=state)
         return Begun(url, state, self._clock.now() + REQUEST_TTL)
@@ -104,7 +107,7 @@ class Connector:
                 return url
         if not wish.scopes:
             wish = replace(wish, scopes=client.scopes or client.provider.scopes.default)
-        _, url = await self._request(client, wish, browser_bound=True, browser=browser)
+        _, url = await self._request(client, wish, browser_bound=True, browser=browser, actor="user")
         return url
 
     async def finish(self, provider: str, callback: Callback) -> Finished:
@@ -121,11 +124,15 @@ class Connector:
         except BrokerError as failure:
             log.warning("connect.failed", provider=provider, error=failure.code, detail=failure.detail)
             error, detail = failure.code, failure.detail
+        if error is not None:
+            with suppress(DatabaseUnavailable):  # nothing was changed but the state, which is used up
+                async with self._db.begin() as tx:
+                    await self._record(tx, "connect.failed", wish, "user", error=error)
         log.info("connect", provider=provider, user_id=wish.user_id, outcome=error or "connected")
         return Finished(wish, error, detail, _with_result(wish.return_to, error))
 
     async def _request(
-        self, client: OAuthClient, wish: Wish, *, browser_bound: bool, browser: str | None
+        self, client: OAuthClient, wish: Wish, *, browser_bound: bool, browser: str | None, actor: str
     ) -> tuple[str, str]:
         """A new stored request: its state, and the provider's URL."""
         state, verifier, now = new_state(), new_verifier(), self._clock.now()
@@ -152,6 +159,7 @@ class Connector:
         async with self._db.begin() as tx:
             await store.sweep(tx)
             await store.add(tx, request, state_sha256=sha256(state))
+            await self._record(tx, "connect.begun", wish, actor)
         return state, url
 
     async def _resume(self, client: OAuthClient, state: str, browser: str) -> str | None:
@@ -221,6 +229,11 @@ class Connector:
             within=_KEEP_WITHIN,
         )
         return None, f"Your {client.title} account is connected. You can close this page."
+
+    async def _record(self, tx: Tx, action: str, wish: Wish, actor: str, **details: str) -> None:
+        told = {"account": wish.account, **details}
+        event = AuditEvent(action, actor, wish.provider, wish.user_id, details=told)
+        await audit.record(tx, event, now=self._clock.now())
 
     def _verifier(self, request: AuthorizationRequest) -> str:
         return self._vault.open(request.sealed_code_verifier, _verifier_place(request.id))

@@ -143,3 +143,13 @@ class DataKeys:
 
     async def _unwrapped(self, key: WrappedKey) -> DataKey:
         return DataKey(key.id, await self._provider.unwrap(key), key.active_at)
+
+
+async def unlocked(
+    db: Database, provider: KeyProvider, clock: Clock, *, policy: Policy
+) -> tuple[Vault, DataKeys]:
+    """The database's vault, opened, and what keeps its data keys. Raises ConfigurationError and KeysUnavailable."""
+    vault = Vault(clock)
+    data_keys = DataKeys(db, vault, provider, clock, policy=policy)
+    await data_keys.load()
+    return vault, data_keys

@@ -17,7 +17,7 @@ from app.errors import BrokerError, GrantRefused, UpstreamError
 from app.grants import attempt_store, refresh_store
 from app.grants.attempt import Run, as_recorded, outcome_of, reason_of_death
 from app.grants.claims import Claims
-from app.grants.grant import Grant, Outcome, Trigger
+from app.grants.grant import Grant, Outcome, Status, Trigger
 from app.grants.incidents import Incidents
 from app.grants.known import KnownGrants
 from app.grants.rotation import Rotation
@@ -133,6 +133,8 @@ class Ledger:
                 spent_fingerprint=before.refresh_fingerprint if rotated else None,
             )
             await audit.record(tx, _event("grant.refreshed", grant), now=self._clock.now())
+            if before.status is not Status.ACTIVE:
+                await audit.record(tx, _event("grant.recovered", grant), now=self._clock.now())
             if before.refused_at is not None:
                 await self._incidents.recovered(tx, grant)
         return grant

@@ -38,6 +38,8 @@ KEPT_FOR = timedelta(days=7)
 _AT_ONCE = 8
 _ERASED_AT_ONCE = 1000
 _KEEP_WITHIN = timedelta(seconds=5)
+# Why a token was let go, by whether the provider revoked it; None: it has no way to.
+_NOT_BECAUSE = {True: None, False: "refused", None: "no_way"}
 
 
 class _Outcome(StrEnum):
@@ -96,7 +98,7 @@ class Revoker:
         if revoked is not None:
             _tell(revocation, _Outcome.REVOKED if revoked else _Outcome.REFUSED)
         with suppress(DatabaseUnavailable):  # then it is tried again, which is harmless
-            await self._end(revocation, revoked=bool(revoked))
+            await self._end(revocation, not_because=_NOT_BECAUSE[revoked])
         return revoked
 
     async def revoke_due(self) -> None:
@@ -125,14 +127,15 @@ class Revoker:
     async def _give_up(self) -> None:
         async with self._db.begin() as tx:
             given_up = await revocation_store.erase_older(tx, than=KEPT_FOR, limit=_ERASED_AT_ONCE)
+            for revocation in given_up:
+                await audit.record(tx, _event(revocation, not_because="given_up"), now=self._clock.now())
         for revocation in given_up:
             _tell(revocation, _Outcome.GIVEN_UP)
 
-    async def _end(self, revocation: Revocation, *, revoked: bool) -> None:
+    async def _end(self, revocation: Revocation, *, not_because: str | None) -> None:
         async with self._db.begin() as tx:
-            removed = await revocation_store.remove(tx, revocation.id)
-            if revoked and removed:
-                await audit.record(tx, _event(revocation), now=self._clock.now())
+            if await revocation_store.remove(tx, revocation.id):
+                await audit.record(tx, _event(revocation, not_because=not_because), now=self._clock.now())
 
     async def _keep_of_revoked(
         self, client: OAuthClient, grant_id: UUID, tokens: TokenSet
@@ -198,13 +201,14 @@ def _may_have_a_way(client: OAuthClient) -> bool:
     return client.client_id is not None and (provider.revocation_url is not None or provider.is_discovered)
 
 
-def _event(revocation: Revocation) -> AuditEvent:
+def _event(revocation: Revocation, *, not_because: str | None) -> AuditEvent:
+    reason = {} if not_because is None else {"reason": not_because}
     return AuditEvent(
-        "grant.revoked_upstream",
+        "grant.revoked_upstream" if not_because is None else "grant.not_revoked_upstream",
         provider=revocation.provider,
         user_id=revocation.user_id,
         grant_id=revocation.grant_id,
-        details={"token_type": revocation.token_type_hint, "attempts": revocation.attempts},
+        details={"token_type": revocation.token_type_hint, "attempts": revocation.attempts, **reason},
     )
 
 

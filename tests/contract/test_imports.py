@@ -24,6 +24,7 @@ VIOLATIONS = {
     "Clients' store is its own domain's": ("app/jobs.py", "import app.clients.store"),
     "Breakers' store is its own domain's": ("app/jobs.py", "import app.breakers.store"),
     "Data keys' stores are their own domain's": ("app/jobs.py", "import app.data_keys.store"),
+    "The chain's stores are its own domain's": ("app/jobs.py", "import app.audit.chain_store"),
     "Only edges know frameworks": ("app/grants/refresh.py", "import fastapi"),
     "HTTP goes out through one door": ("app/connect/connect.py", "import httpx"),
     "Only the composition root reads settings": ("app/api/tokens.py", "import app.settings"),

@@ -17,7 +17,7 @@ from app.errors import ValidationFailed
 from app.sandbox.server import Sandbox
 from app.settings import Settings
 from tests.broker import ADMIN_KEY, Broker, bring, settings_for
-from tests.postgres import statements
+from tests.plans import statements
 
 OTHER_ADMIN_KEY = "brk_fedcba9876543210_" + "fedcba9876543210" * 4
 BROUGHT = {"access_token": "sat_brought", "expires_in": 300}

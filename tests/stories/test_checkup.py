@@ -17,7 +17,8 @@ import pytest
 from app.grants import validation_store
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
-from tests.postgres import database, statements
+from tests.plans import statements
+from tests.postgres import database
 
 EVERY = 3600
 DENIED = {"kind": "status", "status": 200, "body": {"active": False}, "endpoint": "introspect"}

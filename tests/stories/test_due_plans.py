@@ -12,7 +12,8 @@ import pytest
 from app.db import Database, Tx
 from app.grants import due_store
 from app.grants.grant import Grant
-from tests.postgres import database, statements
+from tests.plans import statements
+from tests.postgres import database
 
 LIMIT = 16
 # Of each ten grants eight are due at one provider and one at another, half of them in the time that is to come; the

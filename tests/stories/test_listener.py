@@ -12,7 +12,15 @@ import pytest
 from app import listener as listener_module
 from app.clock import SystemClock
 from app.db import Database, plain_url
-from app.listener import BREAKER_TURNED, CLIENTS_CHANGED, GRANT_CHANGED, KEY_CHANGED, Listener, Mailbox
+from app.listener import (
+    BREAKER_TURNED,
+    CLIENTS_CHANGED,
+    DATA_KEYS_CHANGED,
+    GRANT_CHANGED,
+    KEY_CHANGED,
+    Listener,
+    Mailbox,
+)
 
 SIZE = 10_000
 from tests.postgres import as_owner
@@ -129,6 +137,7 @@ async def test_each_channel_has_its_own_mailboxes_and_subscribers(listener: List
     assert {channel: box.take() for channel, box in boxes.items()} == {
         GRANT_CHANGED: (["two"], False),
         CLIENTS_CHANGED: ([], False),
+        DATA_KEYS_CHANGED: ([], False),
         KEY_CHANGED: (["one"], False),
         BREAKER_TURNED: (["last"], False),
     }

@@ -197,7 +197,7 @@ async def test_a_replica_with_nothing_wrong_is_healthy(broker: Broker) -> None:
     assert answer["status"] == "healthy"
     assert answer.keys() == {"status", "version", "replica", "uptime_seconds", "checks", "timestamp"}
     assert answer["checks"].keys() == {
-        *("database", "encryption", "scheduler", "refresh", "breakers", "journal", "providers")
+        *("database", "encryption", "scheduler", "refresh", "breakers", "journal", "providers", "audit")
     }
     assert {check["status"] for check in answer["checks"].values()} == {"healthy"}
     assert answer["timestamp"].endswith("Z") and 0 <= answer["uptime_seconds"] < 60

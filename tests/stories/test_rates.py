@@ -17,7 +17,7 @@ from app.errors import RateLimited
 from app.resilience import Rate
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring
-from tests.postgres import statements
+from tests.plans import statements
 
 FEW = {"limit": 3, "per_seconds": 60}
 

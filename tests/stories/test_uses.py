@@ -14,7 +14,8 @@ import pytest
 from app.db import DatabaseUnavailable
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
-from tests.postgres import database, statements
+from tests.plans import statements
+from tests.postgres import database
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from uuid import RFC_4122, UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ids import uuid7
+from app.ids import least_at, time_of, uuid7
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOMENTS = st.timedeltas(timedelta(0), timedelta(days=365 * 1000)).map(lambda age: EPOCH + age)
@@ -53,3 +53,19 @@ def test_all_but_time_version_and_variant_is_random() -> None:
     for value in made:
         once, always = once | value, always & value
     assert (once ^ always).bit_count() == 62  # the bits that were 0 in one and 1 in another
+
+
+@given(_MOMENTS)
+def test_the_time_of_an_id_is_when_it_was_made(now: datetime) -> None:
+    assert abs(time_of(uuid7(now)) - now) <= timedelta(milliseconds=1)
+
+
+@given(st.uuids())
+def test_any_id_has_some_time(id: UUID) -> None:
+    assert time_of(id) >= EPOCH
+
+
+@given(_MOMENTS, st.timedeltas(timedelta(milliseconds=3), timedelta(days=36500)))
+def test_the_least_id_of_a_time_divides_earlier_from_later_ones(now: datetime, span: timedelta) -> None:
+    bound = least_at(now + span)
+    assert uuid7(now) < bound < uuid7(now + span)

@@ -1,0 +1,145 @@
+"""Which access tokens were given to whom, in the trail.
+
+aggregated   noted in memory; one event at the first of a consumer, grant and minute, one more with the count of the others
+strict       written before the token is answered: no event, no token
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any, Protocol
+
+from app.audit import store
+from app.audit.event import AuditEvent, Disclosure, NewEvent
+from app.clock import Clock
+from app.db import Database
+from app.ids import uuid7
+from app.telemetry import DISCLOSURES_LOST, current_request_id
+
+EVERY = timedelta(seconds=1)
+_MINUTE_SECONDS = 60
+_MOST = 100_000  # while PostgreSQL is away
+_AT_ONCE = 1000
+
+
+class Disclosures(Protocol):
+    async def given(self, disclosures: Sequence[Disclosure]) -> None:
+        """These tokens are about to be answered. Raises Overloaded where they must not be."""
+        ...
+
+    async def flush(self) -> None:
+        """Writes what is noted. Raises DatabaseUnavailable, and has it still."""
+        ...
+
+    async def close(self) -> None:
+        """Writes the last of it. Raises DatabaseUnavailable."""
+        ...
+
+
+@dataclass(slots=True)
+class _Given:
+    """What one consumer was given of one grant in this minute."""
+
+    disclosure: Disclosure
+    request_id: str | None
+    first_at: datetime
+    last: float  # by the monotonic clock
+    count: int = 1
+    written: int = 0
+
+
+class AggregatedDisclosures:
+    """Costs a fetch no IO. What a process that is killed had noted in its last second is lost, and the count of what followed
+    a first one in that minute."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+        self._minute = 0
+        self._present: dict[Disclosure, _Given] = {}
+        self._fresh: deque[_Given] = deque()  # of which no event is made yet
+        self._ended: deque[_Given] = deque()  # whose minute is over
+        self._unwritten: deque[NewEvent] = deque()
+        self._lost = 0
+        self._flushing = asyncio.Lock()
+
+    async def given(self, disclosures: Sequence[Disclosure]) -> None:
+        now = self._clock.monotonic()
+        if now // _MINUTE_SECONDS != self._minute:
+            self._turn(now)
+        for disclosure in disclosures:
+            given = self._present.get(disclosure)
+            if given is None:
+                self._begin(disclosure, now)
+            else:
+                given.count += 1
+                given.last = now
+
+    async def flush(self) -> None:
+        """Raises DatabaseUnavailable; then the next flush goes on, and no event is written twice."""
+        async with self._flushing:
+            now = self._clock.monotonic()
+            if now // _MINUTE_SECONDS != self._minute:
+                self._turn(now)
+            while self._fresh or self._ended or self._unwritten or self._lost:
+                await self._write()
+
+    async def close(self) -> None:
+        self._turn(self._clock.monotonic())
+        await self.flush()
+
+    def _begin(self, disclosure: Disclosure, now: float) -> None:
+        if len(self._present) + len(self._ended) + len(self._unwritten) >= _MOST:
+            self._lost += 1
+            DISCLOSURES_LOST.inc()
+            return
+        given = _Given(disclosure, current_request_id(), self._clock.now(), now)
+        self._present[disclosure] = given
+        self._fresh.append(given)
+
+    def _turn(self, now: float) -> None:
+        """A new minute begins."""
+        self._minute = int(now // _MINUTE_SECONDS)
+        self._ended.extend(self._present.values())
+        self._present = {}
+
+    async def _write(self) -> None:
+        room = _AT_ONCE - len(self._unwritten)
+        self._unwritten.extend(islice(self._events(), max(0, room)))
+        batch = list(islice(self._unwritten, _AT_ONCE))
+        if not batch:
+            return
+        async with self._db.begin() as tx:
+            await store.record_all(tx, batch)
+        for _ in batch:
+            self._unwritten.popleft()
+
+    def _events(self) -> Iterator[NewEvent]:
+        """Of what is not told yet. Whoever takes one has to write it."""
+        while self._fresh:
+            given = self._fresh.popleft()
+            yield self._event(given, given.request_id)
+        while self._ended:
+            given = self._ended.popleft()
+            if given.count > given.written:
+                yield self._event(given, None)
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            event = AuditEvent("token.disclosures_lost", details={"count": lost})
+            yield NewEvent(uuid7(self._clock.now()), None, event)
+
+    def _event(self, given: _Given, request_id: str | None) -> NewEvent:
+        now = self._clock.now()
+        last_at = now - timedelta(seconds=self._clock.monotonic() - given.last)
+        details: Mapping[str, Any] = {
+            "count": given.count - given.written,
+            "first_at": given.first_at.isoformat(),
+            "last_at": last_at.isoformat(),
+        }
+        given.written = given.count
+        return NewEvent(uuid7(now), request_id, given.disclosure.event(details))
