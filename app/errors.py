@@ -96,6 +96,15 @@ class BodyTooLarge(BrokerError):
         super().__init__("The request body is larger than the 1 MiB that this service takes.")
 
 
+class RequestTooSlow(BrokerError):
+    code = "request_timeout"
+    retryable = True
+    category = Category.NETWORK
+
+    def __init__(self) -> None:
+        super().__init__("The request took too long to arrive.")
+
+
 class HeadersTooLarge(BrokerError):
     code = "headers_too_large"
     category = Category.VALIDATION

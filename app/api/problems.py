@@ -20,6 +20,7 @@ from app.errors import (
     InvalidRequest,
     NotFound,
     ReconnectRequired,
+    RequestTooSlow,
     UpstreamError,
     ValidationFailed,
 )
@@ -35,6 +36,7 @@ STATUSES: Mapping[str, tuple[int, str]] = {
     "grant_not_found": (404, "No such connection"),
     "not_found": (404, "There is nothing here"),
     "method_not_allowed": (405, "The method is not supported here"),
+    "request_timeout": (408, "The request took too long to arrive"),
     "reconnect_required": (409, "The account has to be connected again"),
     "insufficient_scope": (409, "The connection lacks a permission"),
     "conflict": (409, "The request conflicts with what is stored"),
@@ -212,6 +214,7 @@ class _NoSuchMethod(BrokerError):
 _FRAMEWORK_ERRORS: Mapping[int, BrokerError] = {
     404: NotFound("There is nothing at this address. The routes are described at /docs."),
     405: _NoSuchMethod("This address has no such method. The routes are described at /docs."),
+    408: RequestTooSlow(),
     413: BodyTooLarge(),
 }
 
