@@ -157,6 +157,7 @@ def _mend_metrics(operation: Json) -> None:
     operation["security"].insert(0, {})
     operation["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     operation["responses"]["401"] = _problem("unauthenticated")
+    operation["responses"]["429"] = _problem("rate_limited")
 
 
 def _mend_operation(operation: Json) -> None:

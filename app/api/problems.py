@@ -21,6 +21,7 @@ from app.errors import (
     NotFound,
     ReconnectRequired,
     RequestTooSlow,
+    Unauthenticated,
     UpstreamError,
     ValidationFailed,
 )
@@ -180,8 +181,9 @@ def respond(request: Request, error: BrokerError) -> JSONResponse:
     headers = {"Cache-Control": "no-store"}
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)
-    if problem.status == 401:
-        headers["WWW-Authenticate"] = 'Bearer realm="token broker"'
+    if isinstance(error, Unauthenticated):  # RFC 6750 section 3.1: a reason only where there was a key
+        reason = ', error="invalid_token"' if error.key_given else ""
+        headers["WWW-Authenticate"] = f'Bearer realm="token broker"{reason}'
     return JSONResponse(
         problem.model_dump(),
         status_code=problem.status,
