@@ -183,17 +183,10 @@ async def callback(
 ) -> Response:
     """Exchanges the code and keeps the grant; then to `return_to` with `status=connected`, or with
     `status=failed&error=<code>`."""
-    try:
-        finished = await services.connector.finish(
-            provider,
-            Callback(
-                state=state,
-                code=code,
-                error=error,
-                issuer=iss,
-                browser=request.cookies.get(_cookie_name(services)),
-            ),
-        )
+    try:  # the parameters are taken from the address itself, where each has to stand once
+        browser = request.cookies.get(_cookie_name(services))
+        brought = Callback.of(request.query_params.multi_items(), browser=browser)
+        finished = await services.connector.finish(provider, brought)
     except BrokerError as refusal:
         return _page("Nothing was connected", refusal.detail, status=STATUSES[refusal.code][0])
     if finished.return_to is not None:
