@@ -96,6 +96,15 @@ class BodyTooLarge(BrokerError):
         super().__init__("The request body is larger than the 1 MiB that this service takes.")
 
 
+class RequestTooSlow(BrokerError):
+    code = "request_timeout"
+    retryable = True
+    category = Category.NETWORK
+
+    def __init__(self) -> None:
+        super().__init__("The request took too long to arrive.")
+
+
 class HeadersTooLarge(BrokerError):
     code = "headers_too_large"
     category = Category.VALIDATION
@@ -104,8 +113,9 @@ class HeadersTooLarge(BrokerError):
 class Unauthenticated(BrokerError):
     code = "unauthenticated"
 
-    def __init__(self) -> None:  # one text for a missing and for a wrong key: neither tells which it was
+    def __init__(self, *, key_given: bool = False) -> None:  # one text, whatever is wrong with a key
         super().__init__("A valid API key is needed: send it as `Authorization: Bearer <key>`.")
+        self.key_given = key_given
 
 
 class Forbidden(BrokerError):

@@ -91,7 +91,8 @@ def create_app(read: Settings) -> FastAPI:
     docs.install(app)
     router.include(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
-    app.add_middleware(RequestTelemetry, clock=clock)  # the outermost: it answers for all that is inside
+    # the outermost: it answers for all that is inside
+    app.add_middleware(RequestTelemetry, clock=clock, base_url=read.base_url)
     return app
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,11 +15,17 @@ from fastapi import FastAPI
 
 from app.api.services import Services
 from app.errors import ConfigurationError
+from app.inbound import Limits, protocol
+
+_KEEP_ALIVE_SECONDS = 5
+_MAX_CONNECTIONS = 4096
 
 Started = Callable[[Services], Awaitable[None]]
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
+    """Tells when it is `ready`, and leaves signals to others."""
+
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
@@ -50,26 +57,44 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    app: FastAPI, bound: socket.socket, *, drain_seconds: float, started: Started | None = None
+    app: FastAPI,
+    bound: socket.socket,
+    *,
+    drain_seconds: float,
+    started: Started | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT; then answers what is under way, drains and returns.
 
     `started` is run once requests are answered. Raises ConfigurationError where the application cannot start.
     """
-    config = uvicorn.Config(
+    config = configuration(app, Limits(connections=_room_for_connections()), drain_seconds=drain_seconds)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(app, Server(config), bound, started))
+
+
+def configuration(app: FastAPI, limits: Limits, *, drain_seconds: float) -> uvicorn.Config:
+    """How the server speaks."""
+    return uvicorn.Config(
         app,
-        http="httptools",
+        http=protocol(limits),
+        ws="none",
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        proxy_headers=False,  # it would believe whoever is on this machine; `api.access` asks the settings
         lifespan="off",  # entered here, so that its errors are ours and its end comes after the last request
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=int(drain_seconds),
     )
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(app, _Server(config), bound, started))
 
 
-async def _serve(app: FastAPI, server: _Server, bound: socket.socket, started: Started | None) -> None:
+def _room_for_connections() -> int:
+    """Half of the files that the process may open are left to providers, PostgreSQL and the journal."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MAX_CONNECTIONS if allowed == resource.RLIM_INFINITY else min(_MAX_CONNECTIONS, allowed // 2)
+
+
+async def _serve(app: FastAPI, server: Server, bound: socket.socket, started: Started | None) -> None:
     def stop(number: int) -> None:
         services: Services | None = getattr(app.state, "services", None)
         if services is not None:

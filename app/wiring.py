@@ -29,6 +29,7 @@ from app.clock import DatabaseClock
 from app.connect.connect import Connector
 from app.connect.tickets import Tickets
 from app.consumers.authenticate import Authenticator
+from app.consumers.callers import Proxies
 from app.consumers.keys import KeyRegistry
 from app.consumers.limits import RateLimiter
 from app.data_keys.keeper import DataKeys
@@ -63,6 +64,7 @@ from app.jobs import Job, Timetable
 from app.listener import Listener
 from app.oauth.client import OAuthClients
 from app.oauth.endpoints import TokenEndpoints
+from app.outbound.addresses import parse_network
 from app.resilience import Backoff
 from app.settings import Settings
 from app.vault.vault import Vault
@@ -154,6 +156,7 @@ def build(on: Ground) -> Services:
     ]
     return Services(
         authenticator=authenticator,
+        proxies=Proxies(tuple(map(parse_network, read.trusted_proxies))),
         keys=KeyRegistry(db, clock),
         limiter=RateLimiter(db, clock),
         refresher=refresher,

@@ -33,16 +33,24 @@ async def authenticated(
     if bearer is not None and header is not None and bearer.credentials != header:
         raise InvalidRequest("Authorization and X-API-Key hold different keys; send one of them.")
     key = bearer.credentials if bearer is not None else header
+    address = address_of(request, services)
     try:
-        consumer = await services.authenticator.consumer_of(key or "")
+        consumer = await services.authenticator.consumer_of(key or "", address=address)
     except Unauthenticated:
         parts = split_key(key or "")
-        address = request.client.host if request.client else None
         security_event("authentication_failed", address=address, key_id=parts[0] if parts else None)
         raise
     note(consumer=consumer.name)
     await services.limiter.admit(consumer)
     return consumer
+
+
+def address_of(request: Request, services: Services) -> str | None:
+    """Where the request comes from, as far as that can be believed."""
+    peer = request.client.host if request.client else None
+    if not services.proxies.networks:
+        return peer
+    return services.proxies.caller(peer, request.headers.getlist("x-forwarded-for"))
 
 
 def consumer_with(scope: Scope) -> Callable[..., Awaitable[Consumer]]:

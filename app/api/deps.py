@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from typing import Annotated
 from urllib.parse import unquote_to_bytes
 
@@ -26,6 +28,7 @@ from app.grants.grant import DEFAULT_ACCOUNT, GrantKey
 from app.telemetry import note
 
 MAX_DEPTH = 32
+MAX_MEMBERS = 10_000  # looking at all that fit into 1 MiB would hold up everybody else for a second
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:")
 _EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
@@ -123,12 +126,15 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _can_be_kept(cls, given: object) -> object:
-        _require_storable(given, ("body",))
+        _require_storable(given, ("body",), count())
         return given
 
 
-def _require_storable(value: object, path: tuple[str, ...]) -> None:
-    """Raises InvalidRequest for a body that is nested too deep, and ValidationFailed for what cannot be stored."""
+def _require_storable(value: object, path: tuple[str, ...], members: Iterator[int]) -> None:
+    """Raises InvalidRequest for a body that is nested too deep or has too many members, and ValidationFailed for what
+    cannot be stored. `members` counts them."""
+    if next(members) > MAX_MEMBERS:
+        raise InvalidRequest(f"The body has over {MAX_MEMBERS:,} members.")
     if len(path) > MAX_DEPTH and isinstance(value, dict | list):
         raise InvalidRequest(f"The body is nested over {MAX_DEPTH} deep.")
     mistake = _storage_mistake(value)
@@ -137,11 +143,11 @@ def _require_storable(value: object, path: tuple[str, ...]) -> None:
         raise ValidationFailed(f"The request is not valid. {field}: {mistake}", fields={field: mistake})
     if isinstance(value, dict):
         for name, item in value.items():
-            _require_storable(name, path)
-            _require_storable(item, (*path, name))
+            _require_storable(name, path, members)
+            _require_storable(item, (*path, name), members)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _require_storable(item, (*path, str(index)))
+            _require_storable(item, (*path, str(index)), members)
 
 
 def _storage_mistake(value: object) -> str | None:

@@ -23,6 +23,7 @@ from app.telemetry import note
 router = APIRouter(tags=["Grants"])
 
 _TOKEN_PATTERN = r"^[\x20-\x7e]+$"  # RFC 6749 appendix A.12
+_SCOPE_PATTERN = r"^[\x20\x21\x23-\x5b\x5d-\x7e]*$"  # RFC 6749 appendix A.4
 _METADATA_ENTRIES = 64
 
 
@@ -42,7 +43,9 @@ class GrantBody(Body):
         strict=True,
         description="The same in seconds from now; give one of both.",
     )
-    scope: str | None = Field(default=None, max_length=8192, description="Space-separated.")
+    scope: str | None = Field(
+        default=None, max_length=8192, pattern=_SCOPE_PATTERN, description="Space-separated."
+    )
     metadata: dict[str, Any] | None = Field(
         default=None,
         max_length=_METADATA_ENTRIES,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from collections.abc import Mapping
 
 import structlog
+from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api import problems
+from app.api import headers, problems
+from app.api.services import services_of
 from app.clock import Clock
-from app.errors import BodyTooLarge, BrokerError, HeadersTooLarge
+from app.errors import BodyTooLarge, BrokerError, HeadersTooLarge, InvalidRequest
 from app.telemetry import REQUEST_SECONDS, REQUESTS, collected_facts, logger
 
 log = logger("app.requests")
@@ -25,14 +28,19 @@ _UNMATCHED = "unmatched"
 MAX_BODY_BYTES = 1024 * 1024
 MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
+BODY_SECONDS = 20.0
+# Two of one of these, and a proxy in front may have acted upon the other one.
+_ONCE = (b"authorization", b"x-api-key", b"host", b"content-type")
 
 
 class RequestTelemetry:
-    """Gives each request its `X-Request-ID`, tells of it when it is answered, and answers for it if it crashes."""
+    """Gives each request its `X-Request-ID`, tells of it when it is answered, and answers for it if it crashes. Each answer
+    gets the headers of `headers.always`."""
 
-    def __init__(self, app: ASGIApp, clock: Clock) -> None:
+    def __init__(self, app: ASGIApp, clock: Clock, base_url: str) -> None:
         self._app = app
         self._clock = clock
+        self._always = headers.always(base_url)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,12 +58,14 @@ class RequestTelemetry:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                fields = headers.completed(message["headers"], self._always)
+                fields.append((b"x-request-id", request_id.encode()))
+                message["headers"] = fields
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id), collected_facts() as facts:
             try:
-                _require_modest_head(scope)
+                _require_sound_head(scope)
                 await self._app(scope, receive, send_with_id)
             except BrokerError as error:
                 await problems.respond(Request(scope), error)(scope, receive, send_with_id)
@@ -78,21 +88,29 @@ class RequestTelemetry:
 
 
 class BodyLimit:
-    """Ends a request whose body is over the limit, announced or not. Raises what becomes a 413."""
+    """Ends a request whose body is over the limit, announced or not, or is not here in time. Raises what becomes a 413
+    or a 408."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        seen = 0
+        seen, is_whole, deadline = 0, False, asyncio.get_running_loop().time() + BODY_SECONDS
         announced = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
         if announced.isdigit() and int(announced) > self._max_bytes:
             raise BodyTooLarge
 
         async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
+            nonlocal seen, is_whole
+            if is_whole:  # from now on it is waited for the client to hang up
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, headers={"Connection": "close"}) from None
+            is_whole = not message.get("more_body", False)
             seen += len(message.get("body", b""))
             if seen > self._max_bytes:
                 raise HTTPException(413)  # the framework lets no other error out of its reading of a body
@@ -111,8 +129,20 @@ def route_template(scope: Scope) -> str:
     return template if isinstance(template, str) and template else _UNMATCHED
 
 
-def _require_modest_head(scope: Scope) -> None:
-    """Raises HeadersTooLarge: the server below takes whatever comes."""
+def refusal(app: FastAPI, error: BrokerError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body of the answer to a request that the application is not asked about."""
+    request = Request({"type": "http", "app": app, "headers": []})
+    request_id = secrets.token_hex(16)
+    with structlog.contextvars.bound_contextvars(request_id=request_id):
+        answer = problems.respond(request, error)
+        log.info("request", method=None, route=_UNMATCHED, status=answer.status_code, outcome=error.code)
+    REQUESTS.labels("other", _UNMATCHED, str(answer.status_code)).inc()
+    fields = headers.completed(answer.raw_headers, headers.always(services_of(request).base_url))
+    return answer.status_code, [*fields, (b"x-request-id", request_id.encode())], bytes(answer.body)
+
+
+def _require_sound_head(scope: Scope) -> None:
+    """Raises HeadersTooLarge, or InvalidRequest: the server below takes whatever comes."""
     size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
     size += sum(len(name) + len(value) for name, value in scope["headers"])
     if size > MAX_HEAD_BYTES or len(scope["headers"]) > MAX_HEADERS:
@@ -120,6 +150,10 @@ def _require_modest_head(scope: Scope) -> None:
             f"The request's address and headers are larger than the {MAX_HEAD_BYTES // 1024} KiB or "
             f"{MAX_HEADERS} fields that this service takes."
         )
+    names = [name for name, _ in scope["headers"]]
+    for name in _ONCE:
+        if names.count(name) > 1:
+            raise InvalidRequest(f"The header {name.decode().title()} stands in the request more than once.")
 
 
 def _request_id(given: str | None) -> str:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from app.api.access import consumer_with
 from app.api.deps import Body, OpaqueName, ProviderPath
+from app.api.headers import PERMISSIONS_POLICY
 from app.api.problems import STATUSES, Problem, responses
 from app.api.services import Services, Use
 from app.connect.request import Callback, Wish
@@ -34,10 +35,9 @@ h1{{font-size:1.4em}}</style></head>
 <body><h1>{title}</h1><p>{text}</p></body></html>
 """
 _PAGE_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; "
+    "form-action 'none'",
+    "Permissions-Policy": PERMISSIONS_POLICY,
 }
 
 
@@ -144,9 +144,7 @@ async def connect(
         url = await services.connector.open(ticket, browser=browser)
     except BrokerError as error:
         return _page("This link does not work", error.detail, status=STATUSES[error.code][0])
-    response = RedirectResponse(
-        url, status_code=303, headers={"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
-    )
+    response = RedirectResponse(url, status_code=303)
     response.set_cookie(
         name,
         browser,
@@ -185,22 +183,14 @@ async def callback(
 ) -> Response:
     """Exchanges the code and keeps the grant; then to `return_to` with `status=connected`, or with
     `status=failed&error=<code>`."""
-    try:
-        finished = await services.connector.finish(
-            provider,
-            Callback(
-                state=state,
-                code=code,
-                error=error,
-                issuer=iss,
-                browser=request.cookies.get(_cookie_name(services)),
-            ),
-        )
+    try:  # the parameters are taken from the address itself, where each has to stand once
+        browser = request.cookies.get(_cookie_name(services))
+        brought = Callback.of(request.query_params.multi_items(), browser=browser)
+        finished = await services.connector.finish(provider, brought)
     except BrokerError as refusal:
         return _page("Nothing was connected", refusal.detail, status=STATUSES[refusal.code][0])
     if finished.return_to is not None:
-        headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
-        return RedirectResponse(finished.return_to, status_code=303, headers=headers)
+        return RedirectResponse(finished.return_to, status_code=303)
     if finished.error is None:
         return _page("Connected", finished.detail, status=200)
     return _page("Nothing was connected", finished.detail, status=400)

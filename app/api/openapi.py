@@ -76,6 +76,7 @@ _EXAMPLES: Mapping[str, tuple[str, Json]] = {
         "The request's address and headers are larger than the 32 KiB or 100 fields that this service takes.",
         {},
     ),
+    "request_timeout": ("The request took too long to arrive.", {}),
     "body_too_large": ("The request body is larger than the 1 MiB that this service takes.", {}),
     "validation_failed": (
         "The request is not valid. body.account: must not contain control characters",
@@ -156,6 +157,7 @@ def _mend_metrics(operation: Json) -> None:
     operation["security"].insert(0, {})
     operation["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     operation["responses"]["401"] = _problem("unauthenticated")
+    operation["responses"]["429"] = _problem("rate_limited")
 
 
 def _mend_operation(operation: Json) -> None:
@@ -167,6 +169,7 @@ def _mend_operation(operation: Json) -> None:
     responses = operation["responses"]
     responses["431"] = _problem("headers_too_large")
     if "requestBody" in operation:
+        responses["408"] = _problem("request_timeout")
         responses["413"] = _problem("body_too_large")
     for status, response in responses.items():
         response.setdefault("headers", {})["X-Request-ID"] = {"$ref": "#/components/headers/RequestId"}

@@ -10,12 +10,13 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
 from app import __version__
+from app.api.access import address_of
 from app.api.services import Services, Use
 from app.audit.sealing import BEHIND_SECONDS
 from app.breaker import BreakerState
@@ -110,15 +111,26 @@ async def ready(services: Use) -> Response:
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
 async def metrics(
-    services: Use, bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_metrics_bearer)]
+    request: Request,
+    services: Use,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_metrics_bearer)],
 ) -> Response:
     """In Prometheus' text format. With `BROKER_METRICS_KEY` set, it is asked for as a bearer."""
     if services.metrics_key is not None:
-        given = "" if bearer is None else bearer.credentials
-        if not hmac.compare_digest(given.encode(), services.metrics_key.encode()):
-            raise Unauthenticated
+        _require_metrics_key(services.metrics_key, bearer, services, address_of(request, services))
     await _gauge(services)
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _require_metrics_key(
+    wanted: str, bearer: HTTPAuthorizationCredentials | None, services: Services, address: str | None
+) -> None:
+    """Raises Unauthenticated, and RateLimited after too many guesses."""
+    if bearer is None:
+        raise Unauthenticated
+    is_right = hmac.compare_digest(bearer.credentials.encode(), wanted.encode())
+    if not is_right:
+        raise services.authenticator.limited(address) or services.authenticator.failed(address)
 
 
 async def _gauge(services: Services) -> None:

@@ -20,6 +20,8 @@ from app.errors import (
     InvalidRequest,
     NotFound,
     ReconnectRequired,
+    RequestTooSlow,
+    Unauthenticated,
     UpstreamError,
     ValidationFailed,
 )
@@ -35,6 +37,7 @@ STATUSES: Mapping[str, tuple[int, str]] = {
     "grant_not_found": (404, "No such connection"),
     "not_found": (404, "There is nothing here"),
     "method_not_allowed": (405, "The method is not supported here"),
+    "request_timeout": (408, "The request took too long to arrive"),
     "reconnect_required": (409, "The account has to be connected again"),
     "insufficient_scope": (409, "The connection lacks a permission"),
     "conflict": (409, "The request conflicts with what is stored"),
@@ -178,8 +181,9 @@ def respond(request: Request, error: BrokerError) -> JSONResponse:
     headers = {"Cache-Control": "no-store"}
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)
-    if problem.status == 401:
-        headers["WWW-Authenticate"] = 'Bearer realm="token broker"'
+    if isinstance(error, Unauthenticated):  # RFC 6750 section 3.1: a reason only where there was a key
+        reason = ', error="invalid_token"' if error.key_given else ""
+        headers["WWW-Authenticate"] = f'Bearer realm="token broker"{reason}'
     return JSONResponse(
         problem.model_dump(),
         status_code=problem.status,
@@ -212,6 +216,7 @@ class _NoSuchMethod(BrokerError):
 _FRAMEWORK_ERRORS: Mapping[int, BrokerError] = {
     404: NotFound("There is nothing at this address. The routes are described at /docs."),
     405: _NoSuchMethod("This address has no such method. The routes are described at /docs."),
+    408: RequestTooSlow(),
     413: BodyTooLarge(),
 }
 

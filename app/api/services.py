@@ -20,6 +20,7 @@ from app.clock import Clock
 from app.connect.connect import Connector
 from app.connect.tickets import Tickets
 from app.consumers.authenticate import Authenticator
+from app.consumers.callers import Proxies
 from app.consumers.keys import KeyRegistry
 from app.consumers.limits import RateLimiter
 from app.data_keys.keeper import DataKeys
@@ -46,6 +47,7 @@ class Services:
     """Everything the routes conduct; `app.wiring` makes it."""
 
     authenticator: Authenticator
+    proxies: Proxies
     keys: KeyRegistry
     limiter: RateLimiter
     refresher: Refresher

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,8 +13,11 @@ from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 from uuid import UUID
 
+from app.errors import InvalidRequest
 from app.grants.grant import GrantKey
 
+_VSCHARS, _NQSCHARS = re.compile(r"[\x20-\x7e]*"), re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]*")
+_PARAMETERS = {"state": _VSCHARS, "code": _VSCHARS, "error": _NQSCHARS, "iss": re.compile(r"[\x21-\x7e]*")}
 REQUEST_TTL = timedelta(minutes=10)
 TICKET_TTL = timedelta(hours=24)
 
@@ -96,6 +100,21 @@ class Callback:
     error: str | None
     issuer: str | None
     browser: str | None = field(repr=False)
+
+    @classmethod
+    def of(cls, parameters: Sequence[tuple[str, str]], *, browser: str | None) -> Callback:
+        """Of the address that the browser came back with. Raises InvalidRequest, naming the parameter, for one that
+        stands there twice (RFC 6749 section 3.1) or holds what it may not (appendix A.5, A.7 and A.11; RFC 3986)."""
+        given: dict[str, str] = {}
+        for name, value in parameters:
+            if name not in _PARAMETERS:
+                continue
+            if name in given or not _PARAMETERS[name].fullmatch(value):
+                raise InvalidRequest(
+                    f"The address that you were sent back with is damaged ({name}). Please start again."
+                )
+            given[name] = value
+        return cls(given.get("state"), given.get("code"), given.get("error"), given.get("iss"), browser)
 
 
 @dataclass(frozen=True)

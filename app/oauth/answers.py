@@ -20,6 +20,7 @@ from app.oauth.client import OAuthClient
 from app.oauth.wire import HttpAnswer
 
 _VSCHAR = re.compile(r"[\x20-\x7e]+")  # RFC 6749 appendix A.12 and A.17: what a token may consist of
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MAX_LIFETIME_SECONDS = 10 * 366 * 86400
@@ -179,8 +180,8 @@ def _token_set(client: OAuthClient, answer: HttpAnswer, fields: Mapping[str, Any
     tokens = TokenSet(
         access_token=None if flaw else str(access_token),
         token_type="Bearer",
-        # Whatever it is made of, it is the only one that works from now on.
-        refresh_token=refresh_token if refresh_token and isinstance(refresh_token, str) else None,
+        # Whatever it is made of, it is the only one that works from now on; and it is sent in bodies only, encoded.
+        refresh_token=refresh_token if _can_be_kept(refresh_token) else None,
         expires_in=_lifetime(fields.get("expires_in"), client.provider.access_token.lifetime_seconds),
         refresh_expires_in=_lifetime(
             fields.get("refresh_token_expires_in", fields.get("refresh_expires_in")),
@@ -220,6 +221,11 @@ def _at_path(fields: Mapping[str, Any], path: str) -> Any:
 
 def _is_token(value: object) -> bool:
     return isinstance(value, str) and bool(_VSCHAR.fullmatch(value))
+
+
+def _can_be_kept(refresh_token: object) -> bool:
+    """Not half of a surrogate pair, which JSON can name and nobody can send."""
+    return isinstance(refresh_token, str) and refresh_token != "" and not _SURROGATE.search(refresh_token)
 
 
 def _lifetime(value: object, default: int | None) -> int | None:

@@ -16,7 +16,7 @@ import httpx
 
 from app.errors import Category, ProviderError, ProviderUnavailable, Sent
 from app.oauth.client import OAuthClient
-from app.oauth.wire import HttpAnswer, HttpRequest
+from app.oauth.wire import HttpAnswer, HttpRequest, expanded
 from app.outbound.addresses import AddressRefused, Reachable
 from app.outbound.http import new_client
 from app.telemetry import security_event
@@ -84,12 +84,15 @@ class Door:
         ) as response:
             headers = {name.lower(): value for name, value in response.headers.items()}
             body = bytearray()
-            # Raw: we asked for the identity encoding, and a small body must not become a large one.
+            # Raw: a small body must not become a large one.
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAX_ANSWER_BYTES:
                     raise _oversized(client)
-            return HttpAnswer(response.status_code, headers, bytes(body))
+        whole = expanded(bytes(body), headers.get("content-encoding", ""), limit=MAX_ANSWER_BYTES)
+        if whole is None:
+            raise _oversized(client)
+        return HttpAnswer(response.status_code, headers, whole)
 
 
 def _unreachable(client: OAuthClient, what: str, sent: Sent) -> ProviderUnavailable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,6 +12,11 @@ from typing import Any
 
 _MAX_RETRY_AFTER_SECONDS = 86400
 _MAX_DATE_LENGTH = 64
+_WINDOW_BITS = {
+    "gzip": (31,),
+    "x-gzip": (31,),
+    "deflate": (15, -15),
+}  # as zlib names its formats; some forget deflate's head
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,21 @@ class HttpRequest:
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     method: str = "POST"
+
+
+def expanded(body: bytes, encoding: str, *, limit: int) -> bytes | None:
+    """The body without its content coding (RFC 9110 section 8.4), or as it is where that is none we know or does not fit it;
+    None if it would be larger than `limit`, of which it is not made first.
+
+    We ask for none. But some compress all the same, and what they send may be the only refresh token that works.
+    """
+    for bits in _WINDOW_BITS.get(encoding.strip().lower(), ()):
+        try:
+            whole = zlib.decompressobj(bits).decompress(body, limit + 1)
+        except zlib.error:
+            continue
+        return None if len(whole) > limit else whole
+    return body
 
 
 @dataclass(frozen=True)

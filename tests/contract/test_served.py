@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pkgutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
 import app.api
+from app.api import middleware
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring
 from tests.contract import contract
@@ -175,6 +177,9 @@ async def test_every_problem_is_described(broker: Broker, sandbox: Sandbox, call
     await call.fail("get_token", "insufficient_scope", params={"scope": "calendar"}, **ada)
     await call.fail("put_grant", "conflict", {"access_token": "a"}, headers={"If-Match": '"7"'}, **ada)
     await call.fail("put_grant", "body_too_large", {"scope": "x" * 1_100_000}, **ada)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(middleware, "BODY_SECONDS", 0.05)
+        await call.fail("put_grant", "request_timeout", content=_never_whole(), headers=_JSON, **ada)
     await call.fail("get_token", "validation_failed", params={"wait": 121}, **ada)
     await call("refresh_token", 200, **ada)
     await call.fail("refresh_token", "rate_limited", **ada)
@@ -185,6 +190,11 @@ async def test_every_problem_is_described(broker: Broker, sandbox: Sandbox, call
     assert call.problem(await broker.http.get("/nowhere")) == "not_found"
     assert call.problem(await broker.http.patch("/health-check")) == "method_not_allowed"
     assert contract.STATUSES.keys() - call.codes == {"internal_error"}  # of which there is none to be had
+
+
+async def _never_whole() -> AsyncIterator[bytes]:
+    yield b"{"
+    await asyncio.sleep(60)
 
 
 async def _upstream_problems(broker: Broker, sandbox: Sandbox, call: Caller) -> None:

@@ -677,3 +677,13 @@ async def test_old_attempts_are_swept_away(broker: Broker, database_url: str) ->
         assert await connection.fetchval("SELECT count(*) FROM authorization_requests") == 1
     finally:
         await connection.close()
+
+
+@pytest.mark.parametrize(
+    "damage", ["&code=other", "&state=other", "&error=a%0D%0ASet-Cookie:%20a=b", "&code=%00"]
+)
+async def test_a_callback_that_is_ambiguous_or_damaged_leads_nowhere(broker: Broker, damage: str) -> None:
+    answer = await broker.http.get(f"/oauth/sandbox/callback?state=s&code=c{damage}")
+    assert answer.status_code == 400
+    assert "is damaged" in answer.text
+    assert "set-cookie" not in answer.headers

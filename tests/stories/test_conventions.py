@@ -236,6 +236,21 @@ async def test_a_body_that_is_too_deep_is_malformed(http: httpx.AsyncClient) -> 
         assert_problem(answer, 400, "invalid_request")
 
 
+async def test_a_body_of_too_many_members_is_malformed(http: httpx.AsyncClient) -> None:
+    """A name and its value are two."""
+    for many, status in ((4990, 201), (5010, 400), (60_000, 400)):
+        metadata = {"deep": {f"n{number}": 0 for number in range(many)}}
+        answer = await http.put("/grants/sandbox/ada", json={"access_token": "a", "metadata": metadata})
+        assert answer.status_code == status, many
+    zeros = b'{"access_token": "a", "metadata": {"deep": [' + b"0," * 500_000 + b"0]}}"
+    names = b"{" + b",".join(b'"%d":0' % number for number in range(100_000)) + b"}"
+    brackets = b"[" * 1_000_000
+    for content in (zeros, names, brackets, brackets.replace(b"[", b'{"a":')[:1_000_000]):
+        assert_problem(
+            await http.put("/grants/sandbox/ada", content=content, headers=JSON), 400, "invalid_request"
+        )
+
+
 # What Python takes for JSON or text, and PostgreSQL does not.
 UNSTORABLE: list[tuple[str, str, bytes]] = [
     ("PUT", "/grants/sandbox/ada", rb'{"access_token": "a", "scope": "\u0000"}'),

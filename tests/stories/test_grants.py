@@ -506,3 +506,23 @@ async def test_what_happens_to_a_grant_is_on_record(
     ]
     assert [json.loads(row["details"])["generation"] for row in rows[:4]] == [1, 2, 3, 3]
     assert all(row["user_id"] == "ada" and row["provider"] == "sandbox" for row in rows)
+
+
+@pytest.mark.parametrize("field", ["access_token", "refresh_token", "scope"])
+async def test_characters_that_tokens_and_scopes_do_not_hold_are_refused_by_name(
+    broker: Broker, field: str
+) -> None:
+    """RFC 6749 appendix A.4, A.12 and A.17."""
+    for value in ("a\r\nX: 1", "a\n", "a\tb", "\x7f", "é", "\u2028"):
+        answer = await broker.http.put("/grants/sandbox/ada", json={"access_token": "a", field: value})
+        assert (answer.status_code, [each["field"] for each in answer.json()["errors"]]) == (
+            422,
+            [f"body.{field}"],
+        )
+    if field == "scope":
+        for value in ('a"b', "a\\b"):
+            answer = await broker.http.put("/grants/sandbox/ada", json={"access_token": "a", "scope": value})
+            assert answer.status_code == 422
+        for value in ("", "read  write", " https://idp.example/a:b "):
+            answer = await broker.http.put("/grants/sandbox/ada", json={"access_token": "a", "scope": value})
+            assert answer.status_code in (200, 201)

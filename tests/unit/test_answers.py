@@ -403,13 +403,14 @@ def test_a_refresh_tokens_life_is_only_what_the_answer_says(
 
 
 @pytest.mark.parametrize(
-    "missing", [{}, {"refresh_token": None}, {"refresh_token": ""}, {"refresh_token": 5}]
+    "missing",
+    [{}, {"refresh_token": None}, {"refresh_token": ""}, {"refresh_token": 5}, {"refresh_token": "\ud800"}],
 )
 def test_no_refresh_token_means_that_the_old_one_stays(missing: dict[str, Any]) -> None:
     assert tokens(missing).refresh_token is None
 
 
-@pytest.mark.parametrize("refresh_token", ["rt", "r t", "!~", "x" * 8000])
+@pytest.mark.parametrize("refresh_token", ["rt", "r t", "!~", "x" * 8000, "tökén", "a\r\nb", "\0"])
 def test_a_new_refresh_token_is_taken_as_it_is(refresh_token: str) -> None:
     assert tokens({"refresh_token": refresh_token}).refresh_token == refresh_token
 

@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.connect.request import AuthorizationRequest, Ticket, Wish, is_allowed_return, new_state, sha256
+from app.connect.request import (
+    AuthorizationRequest,
+    Callback,
+    Ticket,
+    Wish,
+    is_allowed_return,
+    new_state,
+    sha256,
+)
+from app.errors import InvalidRequest
 from app.grants.grant import GrantKey
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -212,3 +221,37 @@ def test_states_cannot_be_guessed_and_differ() -> None:
     states = {new_state() for _ in range(200)}
     assert len(states) == 200
     assert min(map(len, states)) >= 43  # 256 bits
+
+
+def test_a_callback_is_read_off_the_address() -> None:
+    parameters = [
+        ("state", "s"),
+        ("code", "4/0Ab_c~ d"),
+        ("iss", "https://idp.example"),
+        ("scope", "é"),
+        ("scope", "b"),
+    ]
+    found = Callback.of(parameters, browser="b")
+    assert found == Callback("s", "4/0Ab_c~ d", None, "https://idp.example", "b")
+    assert Callback.of([], browser=None) == Callback(None, None, None, None, None)
+
+
+@pytest.mark.parametrize("name", ["state", "code", "error", "iss"])
+def test_a_parameter_of_a_callback_stands_once(name: str) -> None:
+    with pytest.raises(InvalidRequest, match=rf"\({name}\)"):
+        Callback.of([(name, "a"), (name, "a")], browser=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("state", value) for value in ("a\r\nb", "\0", "é", "\x7f", "\ud800")),
+        *(("code", value) for value in ("a\nb", "\0", "ü", "\x1b[31m")),
+        *(("error", value) for value in ("a\nb", 'a"b', "a\\b", "é")),
+        *(("iss", value) for value in ("https://a b", "https://a\n", "é")),
+    ],
+)
+def test_a_parameter_of_a_callback_holds_what_it_may(name: str, value: str) -> None:
+    """RFC 6749 appendix A."""
+    with pytest.raises(InvalidRequest, match=rf"\({name}\)"):
+        Callback.of([(name, value)], browser=None)

@@ -10,6 +10,8 @@ import struct
 import threading
 import time
 import traceback
+import tracemalloc
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -388,14 +390,76 @@ async def test_an_endless_answer_is_refused_too(endpoints: TokenEndpoints) -> No
     assert (error.sent, error.provider_code) == (Sent.UNKNOWN, "answer_too_large")
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])
-async def test_a_compressed_answer_is_not_expanded(endpoints: TokenEndpoints, encoding: str) -> None:
-    bomb = gzip.compress(TOKENS.ljust(20_000_000))
-    assert len(bomb) < MAX_ANSWER_BYTES
-    async with listening(answering(response(bomb, f"Content-Encoding: {encoding}"))) as server:
-        error = await failure(endpoints, server.url)
-    assert error.provider_code == "no_usable_access_token"  # "answer_too_large" would mean it was expanded
+def _raw_deflate(body: bytes) -> bytes:
+    return zlib.compress(body, wbits=-15)
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "GZIP": gzip.compress,
+    "deflate": zlib.compress,
+    "Deflate": _raw_deflate,
+}
+
+
+@pytest.mark.parametrize("encoding", PACKERS)
+async def test_an_answer_that_is_compressed_unasked_is_understood(
+    endpoints: TokenEndpoints, encoding: str
+) -> None:
+    """It may hold the only refresh token that works."""
+    packed = PACKERS[encoding](TOKENS)
+    async with listening(answering(response(packed, f"Content-Encoding: {encoding}"))) as server:
+        assert (await refresh(endpoints, server.url)).access_token == "at"
     assert server.requests[0].headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_a_small_answer_does_not_become_a_large_one(endpoints: TokenEndpoints, encoding: str) -> None:
+    bomb = PACKERS[encoding](TOKENS.ljust(40_000_000))
+    assert len(bomb) < MAX_ANSWER_BYTES
+    tracemalloc.start()
+    try:
+        async with listening(answering(response(bomb, f"Content-Encoding: {encoding}"))) as server:
+            error = await failure(endpoints, server.url)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (error.sent, error.provider_code) == (Sent.UNKNOWN, "answer_too_large")
+    assert most < 4_000_000
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip", "deflate", "gzip, gzip", "identity", ""])
+async def test_an_answer_is_read_as_it_is_where_its_encoding_is_unknown_or_a_lie(
+    endpoints: TokenEndpoints, encoding: str
+) -> None:
+    async with listening(answering(response(TOKENS, f"Content-Encoding: {encoding}"))) as server:
+        assert (await refresh(endpoints, server.url)).access_token == "at"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"X: " + b"x" * 9000 + b"\r\n", id="a long header"),
+        pytest.param(b"x" * 9000 + b": 1\r\n", id="a long name"),
+        pytest.param(b"X: y\r\n" * 20_000, id="many headers"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", id="a chunk that is none"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 20 + b"\r\n", id="a huge chunk"),
+        pytest.param(b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n{}", id="two lengths"),
+        pytest.param(b"Content-Length: -1\r\n\r\n{}", id="a negative length"),
+        pytest.param(b"X\0: y\r\n\r\n", id="a null"),
+    ],
+)
+async def test_an_answer_that_is_no_http_is_an_unknown_outcome(hasty: TokenEndpoints, head: bytes) -> None:
+    async def serve(call: Call) -> None:
+        await call.request()
+        await call.send(b"HTTP/1.1 200 OK\r\n", head)
+        await asyncio.sleep(5)
+
+    async with listening(serve) as server:
+        error = await failure(hasty, server.url)
+    assert (error.sent, error.category) == (Sent.UNKNOWN, Category.NETWORK)
+    assert error.provider_code != "timeout"  # it was not waited for more
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Again", "308 Forever"])
