@@ -49,6 +49,17 @@ def test_links_between_documents_lead_somewhere() -> None:
     assert broken == []
 
 
+def test_every_test_that_the_security_page_names_is_there() -> None:
+    page = (ROOT / "docs/security.md").read_text()
+    rows = re.findall(r"^\| \d+ \| .*", page, re.MULTILINE)
+    named = [re.findall(r"`(test_\w+)`", row) for row in rows]
+    written = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    defined = set(re.findall(r"def (test_\w+)\(", written))
+    assert len(rows) >= 20
+    assert all(named), "each threat names a test"
+    assert {name for names in named for name in names} - defined == set()
+
+
 def test_the_container_is_given_the_time_that_a_drain_may_take() -> None:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     assert compose["services"]["broker"]["stop_grace_period"] == f"{KILL_SECONDS:g}s"

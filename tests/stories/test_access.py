@@ -203,6 +203,7 @@ async def test_a_foreign_grant_looks_exactly_like_an_absent_one(
 async def test_the_same_statements_are_run_for_a_foreign_grant_as_for_an_absent_one(
     broker: Broker, anyone: httpx.AsyncClient, sandbox: Sandbox
 ) -> None:
+    broker.services.timetable.stop()  # its jobs ask PostgreSQL, too
     for user in ("ada", "adb"):
         await broker.put(f"sandbox/{user}", bring(sandbox.grant(user), expires_in=3600))
         await broker.token(f"sandbox/{user}")  # what is remembered of it is no help either

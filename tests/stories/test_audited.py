@@ -68,6 +68,16 @@ async def _create_consumer(broker: Broker, _: Sandbox) -> httpx.Response:
     return await broker.http.post("/consumers", json={"name": "reports", "scopes": ["tokens:read"]})
 
 
+async def _change_consumer(broker: Broker, sandbox: Sandbox) -> httpx.Response:
+    consumer = (await _create_consumer(broker, sandbox)).json()["id"]
+    return await broker.http.patch(f"/consumers/{consumer}", json={"users": ["ada"]})
+
+
+async def _delete_consumer(broker: Broker, sandbox: Sandbox) -> httpx.Response:
+    consumer = (await _create_consumer(broker, sandbox)).json()["id"]
+    return await broker.http.delete(f"/consumers/{consumer}")
+
+
 async def _create_key(broker: Broker, sandbox: Sandbox) -> httpx.Response:
     consumer = (await _create_consumer(broker, sandbox)).json()["id"]
     return await broker.http.post(f"/consumers/{consumer}/keys")
@@ -112,6 +122,8 @@ AUDITED: dict[str, tuple[Call, str]] = {
     "put_client": (_put_client, "client.registered"),
     "delete_client": (_delete_client, "client.removed"),
     "create_consumer": (_create_consumer, "consumer.created"),
+    "change_consumer": (_change_consumer, "consumer.changed"),
+    "delete_consumer": (_delete_consumer, "consumer.deleted"),
     "create_key": (_create_key, "key.created"),
     "delete_key": (_delete_key, "key.revoked"),
     "run_refresh": (_run_refresh, "grant.refreshed"),
