@@ -39,7 +39,11 @@ class Trail:
     @asynccontextmanager
     async def of(cls, url: str, folder: Path) -> AsyncIterator[Trail]:
         db = Database(url, pool_size=4)
-        vault, keys = await unlocked(db, keys_of_tests(), SystemClock(), policy=PROMPT)
+        async with database(url) as owner:
+            is_new = await owner.fetchval("SELECT count(*) = 0 FROM data_keys")
+            vault, keys = await unlocked(db, keys_of_tests(), SystemClock(), policy=PROMPT)
+            if is_new:  # that the first data key was made is on record
+                await owner.execute("TRUNCATE audit_events, audit_unchained")
         try:
             yield cls(url, db, vault, keys, folder / "audit-head")
         finally:
