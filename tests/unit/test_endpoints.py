@@ -601,21 +601,23 @@ async def test_a_slow_provider_does_not_hold_up_another(endpoints: TokenEndpoint
 
 async def test_an_answer_that_came_while_the_process_was_paused_is_found() -> None:
     """The deadline is over when it wakes, and the answer lies in the socket's buffer."""
-    endpoints = TokenEndpoints(LOOPBACK, timeout_seconds=0.5)
+    endpoints, asked = TokenEndpoints(LOOPBACK, timeout_seconds=1.0), threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        provider = threading.Thread(target=_answer_one, args=[listener])
+        provider = threading.Thread(target=_answer_one, args=[listener, asked])
         provider.start()
         asking = asyncio.create_task(refresh(endpoints, f"http://127.0.0.1:{listener.getsockname()[1]}"))
-        await asyncio.sleep(0.1)
-        time.sleep(1.0)  # noqa: ASYNC251 -- as SIGSTOP would: the event loop stands still
+        while not asked.is_set():
+            await asyncio.sleep(0.01)
+        time.sleep(1.5)  # noqa: ASYNC251 -- as SIGSTOP would: the event loop stands still
         assert (await asking).access_token == "an-access-token"
         provider.join()
     await endpoints.close()
 
 
-def _answer_one(listener: socket.socket) -> None:
+def _answer_one(listener: socket.socket, asked: threading.Event) -> None:
     connection, _ = listener.accept()
     with connection:
         connection.recv(65536)
+        asked.set()
         time.sleep(0.3)
         connection.sendall(response(b'{"access_token": "an-access-token", "token_type": "Bearer"}'))
