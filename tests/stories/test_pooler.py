@@ -201,6 +201,7 @@ async def test_the_schema_is_made_past_the_pooler_and_commands_work_through_it(
     settings = {
         "BROKER_DATABASE_URL": urlsplit(pooler.url)._replace(path=name).geturl(),
         "BROKER_LISTEN_DATABASE_URL": empty_database_url,
+        "BROKER_MIGRATE_DATABASE_URL": empty_database_url,
         "BROKER_ENVIRONMENT": "development",
         "BROKER_ENCRYPTION_KEYS": ENCRYPTION_KEYS,
         "BROKER_ADMIN_KEY": ADMIN_KEY,
