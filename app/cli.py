@@ -20,7 +20,7 @@ from app.api.services import Services
 from app.audit.anchor import anchors_of
 from app.audit.findings import Verdict
 from app.audit.verify import Verifier
-from app.clock import SystemClock
+from app.clock import DatabaseClock, SystemClock
 from app.configured import data_key_policy, key_provider
 from app.consumers.consumer import Scope, new_key
 from app.consumers.keys import KeyRegistry
@@ -111,8 +111,8 @@ def create_key(
     """Makes a key and prints it. It is shown this once."""
 
     async def create(db: Database) -> str:
-        clock = SystemClock()
         await db.migrate()
+        clock = await _clock_of(db)
         return await KeyRegistry(db, clock).create_key(
             consumer=consumer,
             scopes=scope,
@@ -133,7 +133,7 @@ def revoke_key(
     """Ends a key, on all replicas within two seconds."""
 
     async def revoke(db: Database) -> bool:
-        return await KeyRegistry(db, SystemClock()).revoke_key(key_id, actor=_ACTOR)
+        return await KeyRegistry(db, await _clock_of(db)).revoke_key(key_id, actor=_ACTOR)
 
     if not _with_db(revoke):
         print(f"There is no key {key_id} in force.", file=sys.stderr)
@@ -240,6 +240,13 @@ def _with_db_and_settings(
 
     with _with_database(read or main.read_settings()) as settings:
         return asyncio.run(run(settings))
+
+
+async def _clock_of(db: Database) -> DatabaseClock:
+    """PostgreSQL's time: what is written here is in order with what replicas write."""
+    clock = DatabaseClock()
+    await db.set_clock(clock)
+    return clock
 
 
 def _announce(read: Settings) -> serve.Started:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, FastAPI
 
 from app.api import (
     audit,
+    batch,
     breakers,
     clients,
     consumers,
@@ -25,7 +26,7 @@ PREFIX = "/api/v1"
 def include(app: FastAPI) -> None:
     api = APIRouter()
     for resource in (
-        *(tokens, grant_list, grants, oauth, users, providers, clients),
+        *(batch, tokens, grant_list, grants, oauth, users, providers, clients),
         *(consumers, refresh, breakers, audit),
     ):
         api.include_router(resource.router)

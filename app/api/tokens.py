@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 
 from app.api.access import as_seen, consumer_with
 from app.api.deps import Body, Key, OpaqueName, WaitQuery, with_account
-from app.api.problems import Problem, problem_of, responses
+from app.api.problems import responses
 from app.api.services import Services, Use
 from app.audit.event import Disclosure
 from app.consumers.consumer import Consumer, Scope
-from app.errors import BrokerError
-from app.grants.grant import DEFAULT_ACCOUNT, GrantKey
+from app.grants.grant import DEFAULT_ACCOUNT
 from app.grants.token import Degraded, Need, Token
 from app.grants.validate import CheckedBy
 from app.telemetry import note
@@ -70,87 +67,6 @@ class RefreshBody(Body):
     reason: str | None = Field(default=None, max_length=200, description="For the logs.")
 
 
-class BatchItem(Body):
-    """What a fetch of one token names in its path and query."""
-
-    provider: str = Field(
-        max_length=63,
-        description="An OAuth client registration, called like its catalogue entry.",
-        examples=["google"],
-    )
-    user_id: OpaqueName = Field(description="Your name for the user.", examples=["user-42"])
-    account: OpaqueName = Field(
-        default=DEFAULT_ACCOUNT, description="Tells several accounts of one user at one provider apart."
-    )
-    min_ttl: int = Field(
-        default=60, ge=0, le=86400, strict=True, description="Seconds the token must still be good for."
-    )
-    scope: str = Field(
-        default="",
-        max_length=4096,
-        description="Space-separated scopes without which no token is of use.",
-    )
-
-
-class BatchBody(Body):
-    """The tokens that are wanted."""
-
-    items: list[BatchItem] = Field(min_length=1, max_length=100)
-
-
-class BatchToken(BaseModel):
-    """An item that succeeded."""
-
-    status: Literal[200]
-    token: TokenAnswer
-
-
-class BatchProblem(BaseModel):
-    """An item that failed."""
-
-    status: int = Field(description="The status that a fetch of its own would have had.")
-    problem: Problem
-
-
-class BatchAnswer(BaseModel):
-    """A token or a problem for each item."""
-
-    items: list[BatchToken | BatchProblem] = Field(description="In the order of the request.")
-
-
-@router.post("/tokens/batch", summary="Fetch many tokens", responses=responses())
-async def get_tokens(
-    body: BatchBody,
-    request: Request,
-    services: Use,
-    response: Response,
-    consumer: Annotated[Consumer, Depends(consumer_with(Scope.TOKENS_READ))],
-    wait: WaitQuery = 30,
-) -> BatchAnswer:
-    """Up to 100 tokens. Each item succeeds or fails for itself, with what a fetch of its own would have answered."""
-
-    async def fetch(item: BatchItem) -> Token | BatchProblem:
-        key = GrantKey(item.provider, item.user_id, item.account)
-        try:
-            key = as_seen(services, consumer, key)
-            need = Need(min_ttl=timedelta(seconds=item.min_ttl))
-            return await services.refresher.fresh(key, need, scope=item.scope, wait=timedelta(seconds=wait))
-        except BrokerError as error:
-            return _problem(request, error)
-
-    response.headers["Cache-Control"] = "no-store"
-    fetched = await asyncio.gather(*map(fetch, body.items))
-    refused = await _recorded_or_refused(request, services, consumer, fetched)
-    items = [
-        (refused or BatchToken(status=200, token=_answer(each, services, response)))
-        if isinstance(each, Token)
-        else each
-        for each in fetched
-    ]
-    note(items=len(items), failed=sum(item.status != 200 for item in items))
-    return BatchAnswer(items=items)
-
-
 @router.get(
     "/tokens/{provider}/{user_id}",
     summary="Fetch a fresh access token",
@@ -177,8 +93,8 @@ async def get_token(
     need = Need(min_ttl=timedelta(seconds=min_ttl))
     token = await services.refresher.fresh(key, need, scope=scope, wait=timedelta(seconds=wait))
     note(grant_id=str(token.grant.id), generation=token.grant.generation, degraded=token.degraded)
-    await services.disclosures.given([_disclosure(consumer, token)])
-    return _answer(token, services, response)
+    await services.disclosures.given([disclosure_of(consumer, token)])
+    return answer_of(token, services, response)
 
 
 @router.post(
@@ -203,8 +119,8 @@ async def refresh_token(
     key = as_seen(services, consumer, key)
     token = await services.refresher.force(key, generation=wanted.generation, wait=timedelta(seconds=wait))
     note(grant_id=str(token.grant.id), generation=token.grant.generation, degraded=token.degraded)
-    await services.disclosures.given([_disclosure(consumer, token)])
-    return _answer(token, services, response)
+    await services.disclosures.given([disclosure_of(consumer, token)])
+    return answer_of(token, services, response)
 
 
 class ValidationAnswer(BaseModel):
@@ -229,30 +145,14 @@ async def validate_token(
     return ValidationAnswer(valid=found.valid, checked_by=found.checked_by, checked_at=found.checked_at)
 
 
-async def _recorded_or_refused(
-    request: Request, services: Services, consumer: Consumer, fetched: Sequence[Token | BatchProblem]
-) -> BatchProblem | None:
-    """Has all tokens of a batch on record; else what is answered in place of each of them."""
-    try:
-        await services.disclosures.given(
-            [_disclosure(consumer, each) for each in fetched if isinstance(each, Token)]
-        )
-    except BrokerError as error:
-        return _problem(request, error)
-    return None
-
-
-def _problem(request: Request, error: BrokerError) -> BatchProblem:
-    problem = problem_of(request, error)
-    return BatchProblem(status=problem.status, problem=problem)
-
-
-def _disclosure(consumer: Consumer, token: Token) -> Disclosure:
+def disclosure_of(consumer: Consumer, token: Token) -> Disclosure:
+    """What goes on record when it is answered."""
     grant = token.grant
     return Disclosure(consumer.name, grant.key.provider, grant.key.user_id, grant.id, grant.generation)
 
 
-def _answer(token: Token, services: Services, response: Response) -> TokenAnswer:
+def answer_of(token: Token, services: Services, response: Response) -> TokenAnswer:
+    """The token as callers get it, once that is on record."""
     response.headers["Cache-Control"] = "no-store"
     grant = token.grant
     services.uses.note(grant.id)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, column, func, insert, literal, select
+from sqlalchemy import ColumnElement, Insert, Text, bindparam, column, func, insert, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
@@ -23,18 +23,25 @@ _APART = timedelta(hours=1)
 _COLUMNS = ("id", "actor", "action", "provider", "user_id", "grant_id", "request_id", "details")
 
 
+def _add_all() -> Insert:
+    """Inserts the rows of a JSON array."""
+    columns = [column(name, audit_events.c[name].type) for name in _COLUMNS]
+    given = func.jsonb_to_recordset(bindparam("events", type_=Text).cast(JSONB))
+    rows = given.table_valued(*columns, name="rows").render_derived(with_types=True)
+    added = upsert(audit_events).from_select(_COLUMNS, select(*(rows.c[name] for name in _COLUMNS)))
+    return added.on_conflict_do_nothing()
+
+
+_ADD_ALL = _add_all()
+
+
 async def record(tx: Tx, event: AuditEvent, *, now: datetime) -> None:
     await tx.execute(insert(audit_events).values(_row(NewEvent(uuid7(now), current_request_id(), event))))
 
 
 async def record_all(tx: Tx, events: Sequence[NewEvent]) -> None:
     """In one statement, the same for any number. What is there already stays as it is."""
-    given = json.dumps([_row(event) for event in events], default=str)
-    columns = [column(name, audit_events.c[name].type) for name in _COLUMNS]
-    rows = func.jsonb_to_recordset(literal(given, Text).cast(JSONB)).table_valued(*columns, name="rows")
-    rows = rows.render_derived(with_types=True)
-    added = upsert(audit_events).from_select(_COLUMNS, select(*(rows.c[name] for name in _COLUMNS)))
-    await tx.execute(added.on_conflict_do_nothing())
+    await tx.execute(_ADD_ALL, {"events": json.dumps([_row(event) for event in events], default=str)})
 
 
 async def listed(tx: Tx, wanted: Filter, *, before: UUID | None, limit: int) -> list[RecordedEvent]:

@@ -90,8 +90,9 @@ async def unlinked(tx: Tx, *, after: UUID, limit: int) -> tuple[UUID | None, lis
 
 async def lost_in_wait(tx: Tx, *, limit: int) -> list[UUID]:
     """What waits to be chained and is not there."""
-    event = select(audit_events.c.id).where(audit_events.c.id == audit_unchained.c.event_id).exists()
-    query = select(audit_unchained.c.event_id).where(~event).order_by(audit_unchained.c.event_id).limit(limit)
+    event = select(true()).where(audit_events.c.id == audit_unchained.c.event_id).limit(1).scalar_subquery()
+    lost = select(audit_unchained.c.event_id).where(event.is_(None))
+    query = lost.order_by(audit_unchained.c.event_id).limit(limit)
     return list(await tx.scalars(query))
 
 

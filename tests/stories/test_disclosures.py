@@ -316,6 +316,24 @@ async def test_while_postgresql_hangs_strict_refuses_within_its_deadline_and_agg
                 await asyncio.sleep(0.2)
 
 
+async def test_while_postgresql_is_away_strict_refuses_at_once_and_goes_on_afterwards(
+    db: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strict, begin = StrictDisclosures(db, SystemClock(), within=timedelta(seconds=60)), db.begin
+
+    @asynccontextmanager
+    async def away() -> AsyncIterator[Any]:
+        raise DatabaseUnavailable
+        yield
+
+    monkeypatch.setattr(db, "begin", away)
+    with pytest.raises(NotRecorded):
+        await strict.given([of()])
+    monkeypatch.setattr(db, "begin", begin)
+    await strict.given([of("bob")])
+    assert [row["user_id"] for row in await disclosed(database_url)] == ["bob"]
+
+
 async def test_who_waits_in_vain_leaves_the_queue_bounded(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,24 @@ async def test_an_empty_trail_holds(database_url: str, tmp_path: Path) -> None:
         assert await empty.findings() == ()
 
 
+async def test_what_happens_meanwhile_accuses_nobody(trail: Trail) -> None:
+    """Events are recorded and chained while others verify: each sees one moment, whole."""
+    done = asyncio.Event()
+
+    async def keep_busy() -> None:
+        for _ in range(25):
+            await trail.record(4)
+            await trail.seal()
+        done.set()
+
+    async def keep_verifying() -> None:
+        while not done.is_set():
+            assert await trail.findings() == ()
+
+    await asyncio.gather(keep_busy(), keep_verifying(), keep_verifying())
+    assert (await trail.verify()).events == EVENTS + 100
+
+
 CHANGES = {
     "actor": "'somebody else'",
     "action": "'nothing.done'",
