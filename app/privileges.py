@@ -16,7 +16,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "audit_beginning": (_READ,),
     "audit_chain": (_READ, _ADD),
     "audit_events": (_READ, _ADD),
-    "audit_head": (_READ, _ADD, _CHANGE),
+    "audit_head": (_READ, _CHANGE),
     "audit_unchained": (_READ, _TAKE),
     "authorization_requests": (_READ, _ADD, _CHANGE, _TAKE),
     "breakers": (_READ, _ADD, _CHANGE),

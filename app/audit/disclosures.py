@@ -135,7 +135,7 @@ class AggregatedDisclosures:
 
     def _event(self, given: _Given, request_id: str | None) -> NewEvent:
         now = self._clock.now()
-        last_at = now - timedelta(seconds=self._clock.monotonic() - given.last)
+        last_at = max(given.first_at, now - timedelta(seconds=self._clock.monotonic() - given.last))
         details: Mapping[str, Any] = {
             "count": given.count - given.written,
             "first_at": given.first_at.isoformat(),
