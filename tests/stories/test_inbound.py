@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -16,7 +17,7 @@ from app.api import middleware
 from app.inbound import Limits
 from app.sandbox.server import Sandbox
 from app.serve import Server, configuration
-from tests.broker import ADMIN_KEY, Broker, bring
+from tests.broker import ADMIN_KEY, Broker, Replicas, bring
 
 KEY = f"Authorization: Bearer {ADMIN_KEY}\r\n"
 PUT = "PUT /grants/sandbox/ada HTTP/1.1\r\nHost: broker\r\nContent-Type: application/json\r\n"
@@ -296,3 +297,25 @@ async def test_a_crowd_beyond_that_is_dropped(broker: Broker, monkeypatch: pytes
         for connection in (inside, late):
             await connection.send(LIVE)
             assert (await connection.answer())[0] == 204
+
+
+async def test_a_process_of_its_own_does_the_same(replicas: Replicas) -> None:
+    """On the event loop that it is served on. A header that names another address is believed of nobody, this machine's
+    own processes included."""
+    parts = urlsplit(replicas.start().url)
+    opened: list[Connection] = []
+
+    async def received(*sent: str) -> bytes:
+        opened.append(Connection(*await asyncio.open_connection(parts.hostname, parts.port)))
+        await opened[-1].send(*sent)
+        return await opened[-1].all()
+
+    assert one_problem(await received("\1garbage\r\n\r\n"))["code"] == "invalid_request"
+    assert one_problem(await received("GET /", *["x" * 1000] * 100))["code"] == "headers_too_large"
+    statuses = []
+    for number in range(21):
+        head = f"GET /providers HTTP/1.1\r\nHost: b\r\nConnection: close\r\nX-Forwarded-For: 198.51.100.{number}\r\n"
+        statuses.append(one_problem(await received(head, "Authorization: Bearer none\r\n\r\n"))["status"])
+    assert statuses == [401] * 20 + [429]
+    for connection in opened:
+        connection.close()
