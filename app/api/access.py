@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -43,6 +44,18 @@ async def authenticated(
     note(consumer=consumer.name)
     await services.limiter.admit(consumer)
     return consumer
+
+
+def require_metrics_key(request: Request, services: Services, given: str) -> None:
+    """Raises Unauthenticated unless it is the key of the metrics or there is none, and RateLimited after too many guesses."""
+    wanted = services.metrics_key
+    if wanted is None:
+        return
+    if not given:
+        raise Unauthenticated
+    if not hmac.compare_digest(given.encode(), wanted.encode()):
+        address = address_of(request, services)
+        raise services.authenticator.limited(address) or services.authenticator.failed(address)
 
 
 def address_of(request: Request, services: Services) -> str | None:

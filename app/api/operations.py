@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import math
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -16,12 +15,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
 from app import __version__
-from app.api.access import address_of
+from app.api.access import require_metrics_key
 from app.api.services import Services, Use
 from app.audit.sealing import BEHIND_SECONDS
 from app.breaker import BreakerState
 from app.db import DatabaseUnavailable
-from app.errors import BrokerError, Unauthenticated
+from app.errors import BrokerError
 from app.grants.grant import Health
 from app.telemetry import (
     AUDIT_SEQUENCE,
@@ -116,21 +115,9 @@ async def metrics(
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_metrics_bearer)],
 ) -> Response:
     """In Prometheus' text format. With `BROKER_METRICS_KEY` set, it is asked for as a bearer."""
-    if services.metrics_key is not None:
-        _require_metrics_key(services.metrics_key, bearer, services, address_of(request, services))
+    require_metrics_key(request, services, "" if bearer is None else bearer.credentials)
     await _gauge(services)
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
-
-
-def _require_metrics_key(
-    wanted: str, bearer: HTTPAuthorizationCredentials | None, services: Services, address: str | None
-) -> None:
-    """Raises Unauthenticated, and RateLimited after too many guesses."""
-    if bearer is None:
-        raise Unauthenticated
-    is_right = hmac.compare_digest(bearer.credentials.encode(), wanted.encode())
-    if not is_right:
-        raise services.authenticator.limited(address) or services.authenticator.failed(address)
 
 
 async def _gauge(services: Services) -> None:

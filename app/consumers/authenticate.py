@@ -35,7 +35,8 @@ class Authenticator:
         self.uses: Uses[str] = Uses(db, clock, store.note_uses)
         self._changed = listener.mailbox(KEY_CHANGED)
         self._failures = Failures(clock)
-        # The hash of the secret of each key that was right lately, by its id.
+        # The hash of the secret of each key that was right lately, by its id. It lets in nobody: whether the key still is
+        # right is asked afterwards.
         self._verified: TTLCache[str, bytes] = TTLCache(_CACHE_KEYS, _VERIFIED_SECONDS, clock.monotonic)
         self._known: Remembered[str, tuple[ApiKey, Consumer]] = Remembered(
             "keys", self._find, clock, size=_CACHE_KEYS, ttl_seconds=lambda: _CACHE_SECONDS
@@ -102,6 +103,5 @@ class Authenticator:
             payloads, missed = self._changed.take()
             if missed:
                 self._known.clear()
-                self._verified.clear()
             for key_id in payloads:
                 self.forget(key_id)

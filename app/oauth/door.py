@@ -24,6 +24,7 @@ from app.telemetry import security_event
 MAX_ANSWER_BYTES = 64 * 1024
 CONNECT_SECONDS = 2.0
 LAST_LOOK_SECONDS = 0.25
+_REFUSED_SECONDS = 60  # more than any pause between two tries: somebody has to do something first
 # The transport calls a reset in mid-request a ConnectTimeout, so its own words do not tell whether anything was sent;
 # what aiohttp said beneath does.
 _NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
@@ -114,6 +115,7 @@ def _refused(client: OAuthClient) -> ProviderUnavailable:
         sent=Sent.NOT_SENT,
         category=Category.PERMANENT,
         provider_code="address_refused",
+        retry_after=_REFUSED_SECONDS,
     )
 
 

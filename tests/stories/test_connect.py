@@ -680,7 +680,7 @@ async def test_old_attempts_are_swept_away(broker: Broker, database_url: str) ->
 
 
 @pytest.mark.parametrize(
-    "damage", ["&code=other", "&state=other", "&error=a%0D%0ASet-Cookie:%20a=b", "&code=%00"]
+    "damage", ["&code=other", "&state=other", "&iss=a%0D%0ASet-Cookie:%20a=b", "&error=a&error=b"]
 )
 async def test_a_callback_that_is_ambiguous_or_damaged_leads_nowhere(broker: Broker, damage: str) -> None:
     answer = await broker.http.get(f"/oauth/sandbox/callback?state=s&code=c{damage}")

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -16,12 +17,12 @@ from app.api import middleware
 from app.inbound import Limits
 from app.sandbox.server import Sandbox
 from app.serve import Server, configuration
-from tests.broker import ADMIN_KEY, Broker, bring
+from tests.broker import ADMIN_KEY, Broker, Replicas, bring
 
 KEY = f"Authorization: Bearer {ADMIN_KEY}\r\n"
 PUT = "PUT /grants/sandbox/ada HTTP/1.1\r\nHost: broker\r\nContent-Type: application/json\r\n"
 LIVE = b"GET /health-check/live HTTP/1.1\r\nHost: broker\r\n\r\n"
-SHORT = Limits(head_seconds=0.4, body_seconds=0.8)
+SHORT = Limits(head_seconds=1.0, body_seconds=1.5)
 
 
 class Connection:
@@ -177,7 +178,7 @@ async def test_a_head_without_an_end_is_refused(connect: Connect) -> None:
 async def test_a_slow_answer_is_not_cut_off(connect: Connect, broker: Broker, sandbox: Sandbox) -> None:
     """Limits are for what clients send, not for how long we take."""
     await broker.put("sandbox/ada", bring(sandbox.grant("ada")))
-    sandbox.control(faults=[{"kind": "delay", "seconds": 1.2}])
+    sandbox.control(faults=[{"kind": "delay", "seconds": 1.6}])
     connection = await connect()
     await connection.send("GET /tokens/sandbox/ada HTTP/1.1\r\nHost: b\r\n", KEY, "\r\n")
     assert (await connection.answer())[0] == 200
@@ -185,7 +186,7 @@ async def test_a_slow_answer_is_not_cut_off(connect: Connect, broker: Broker, sa
 
 async def test_a_connection_may_be_used_for_longer_than_one_head_may_take(connect: Connect) -> None:
     connection = await connect()
-    for _ in range(8):
+    for _ in range(12):
         await connection.send(LIVE[:20], LIVE[20:], pause=0.05)
         assert (await connection.answer())[0] == 204
 
@@ -234,13 +235,10 @@ async def test_a_header_that_counts_stands_once(connect: Connect, name: str) -> 
 
 
 async def test_what_comes_behind_a_body_is_no_header(connect: Connect) -> None:
+    """All of it at once, before anybody has looked at the headers."""
     connection = await connect()
-    await connection.send(
-        PUT,
-        "Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n",
-        KEY,
-        "X-Forwarded-For: 1.2.3.4\r\n\r\n",
-    )
+    body = f"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n{KEY}X-Other: 1\r\n\r\n"
+    await connection.send(PUT + body)
     assert one_problem(await connection.all())["code"] == "unauthenticated"
 
 
@@ -253,6 +251,7 @@ async def test_another_protocol_is_not_spoken(connect: Connect) -> None:
         await connection.send(head + SMUGGLED)
         received = await connection.all()
         assert received.startswith(b"HTTP/1.1 204") and received.count(b"HTTP/1.1 ") == 1, upgrade
+        assert b"\r\nconnection: close\r\n" in received
 
 
 async def test_no_tunnel_is_opened(connect: Connect) -> None:
@@ -298,3 +297,25 @@ async def test_a_crowd_beyond_that_is_dropped(broker: Broker, monkeypatch: pytes
         for connection in (inside, late):
             await connection.send(LIVE)
             assert (await connection.answer())[0] == 204
+
+
+async def test_a_process_of_its_own_does_the_same(replicas: Replicas) -> None:
+    """On the event loop that it is served on. A header that names another address is believed of nobody, this machine's
+    own processes included."""
+    parts = urlsplit(replicas.start().url)
+    opened: list[Connection] = []
+
+    async def received(*sent: str) -> bytes:
+        opened.append(Connection(*await asyncio.open_connection(parts.hostname, parts.port)))
+        await opened[-1].send(*sent)
+        return await opened[-1].all()
+
+    assert one_problem(await received("\1garbage\r\n\r\n"))["code"] == "invalid_request"
+    assert one_problem(await received("GET /", *["x" * 1000] * 100))["code"] == "headers_too_large"
+    statuses = []
+    for number in range(21):
+        head = f"GET /providers HTTP/1.1\r\nHost: b\r\nConnection: close\r\nX-Forwarded-For: 198.51.100.{number}\r\n"
+        statuses.append(one_problem(await received(head, "Authorization: Bearer none\r\n\r\n"))["status"])
+    assert statuses == [401] * 20 + [429]
+    for connection in opened:
+        connection.close()

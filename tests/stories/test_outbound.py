@@ -39,14 +39,18 @@ async def broker(
         yield running
 
 
-async def test_the_grant_is_kept_and_the_breaker_stays_closed(broker: Broker, sandbox: Sandbox) -> None:
+async def test_the_grant_is_kept_and_the_breaker_stays_closed(
+    broker: Broker, sandbox: Sandbox, names: Names
+) -> None:
     await broker.put("inside/ada", bring(sandbox.grant("ada")))
     for _ in range(4):
         answer = await broker.http.get("/tokens/inside/ada")
         problem = answer.json()
         assert (answer.status_code, problem["code"]) == (503, "provider_unavailable")
         assert (problem["provider_code"], problem["category"]) == ("address_refused", "permanent")
+        assert answer.headers["retry-after"] == "60"
         assert "169.254" not in answer.text and "inside.example" not in answer.text
+    assert len(names.asked) == 4  # once each: trying again at once would be in vain
     breaker = broker.services.breakers.of(broker.services.clients.get("inside").token_breaker)
     assert (breaker.state, breaker.failures) == (BreakerState.CLOSED, 0)
     [grant] = (await broker.http.get("/grants", params={"provider": "inside"})).json()["items"]
