@@ -162,9 +162,9 @@ class Replica:
 
 
 class Replicas:
-    """Any number of replicas on one database."""
+    """Any number of replicas on one database; None: the embedded one, which those of one `data_dir` share."""
 
-    def __init__(self, database_url: str, providers_dir: Path, folder: Path) -> None:
+    def __init__(self, database_url: str | None, providers_dir: Path, folder: Path) -> None:
         self._database_url = database_url
         self._providers_dir = providers_dir
         self._folder = folder
@@ -175,7 +175,7 @@ class Replicas:
         port = int(settings.get("port") or free_port())
         values = {
             "ENVIRONMENT": "development",
-            "DATABASE_URL": self._database_url,
+            **({} if self._database_url is None else {"DATABASE_URL": self._database_url}),
             "DATA_DIR": str(self._folder / "var"),
             "ENCRYPTION_KEYS": ENCRYPTION_KEYS,
             "ADMIN_KEY": ADMIN_KEY,
