@@ -1,3 +1,5 @@
+# Both stages are of one base image. For production name it by the digest that your registry has checked
+# (`python:3.13-slim@sha256:...`): a tag may be moved.
 FROM python:3.13-slim AS build
 WORKDIR /srv
 RUN python -m venv /srv/.venv
@@ -9,10 +11,10 @@ COPY migrations migrations
 RUN .venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation --editable .
 
 FROM python:3.13-slim
-RUN useradd --system --uid 10001 --home-dir /srv broker && mkdir /data && chown broker /data
+RUN useradd --system --uid 10001 --home-dir /srv broker && mkdir --mode 700 /data && chown broker /data
 COPY --from=build /srv /srv
 WORKDIR /srv
-USER broker
+USER 10001
 ENV PATH=/srv/.venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 BROKER_HOST=0.0.0.0 BROKER_DATA_DIR=/data
 VOLUME /data
 EXPOSE 8080

@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TOOLS := .venv-tools
 PYTEST_ARGS ?= -n auto
 
-.PHONY: run install test faults sabotage check format lock clean
+.PHONY: run install test faults sabotage check format lock sbom audit clean
 
 run: $(VENV)/installed
 	@BROKER_ENVIRONMENT=development exec $(BIN)/broker serve --demo
@@ -25,12 +25,13 @@ faults: $(VENV)/installed-dev
 sabotage: $(VENV)/installed-dev
 	$(BIN)/python -m tests.faults.sabotage $(SABOTAGE_ARGS)
 
-# Format, lint, types and the import contracts; the tests are `make test`.
+# Format, lint, types, the import contracts and the supply chain; the tests are `make test`.
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m supply_chain check
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
@@ -44,6 +45,14 @@ lock: $(VENV)/installed-dev
 		--no-header --no-annotate --extra dev pyproject.toml --constraint requirements.lock --output-file requirements-dev.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate requirements-tools.in --output-file requirements-tools.lock
+
+# What the service is made of, by requirements.lock: sbom.json, in CycloneDX's format.
+sbom: $(VENV)/installed-dev
+	$(BIN)/python -m supply_chain sbom
+
+# Asks for known vulnerabilities of what is locked. Needs a network that leads to them, and says so where there is none.
+audit: $(VENV)/installed-dev
+	$(BIN)/python -m supply_chain audit
 
 clean:
 	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self, cast
@@ -162,20 +162,27 @@ class Replica:
 
 
 class Replicas:
-    """Any number of replicas on one database."""
+    """Any number of replicas on one database; None: the embedded one, which those of one `data_dir` share."""
 
-    def __init__(self, database_url: str, providers_dir: Path, folder: Path) -> None:
+    def __init__(self, database_url: str | None, providers_dir: Path, folder: Path) -> None:
         self._database_url = database_url
         self._providers_dir = providers_dir
         self._folder = folder
         self._started: list[Replica] = []
 
-    def start(self, *, environment: Mapping[str, str] | None = None, **settings: str) -> Replica:
-        """One more, ready to answer; `settings` by their names without the prefix, in lower case."""
+    def start(
+        self,
+        *,
+        environment: Mapping[str, str] | None = None,
+        by: Sequence[str] = (),
+        **settings: str,
+    ) -> Replica:
+        """One more, ready to answer; `settings` by their names without the prefix, in lower case. `by` is a command that
+        becomes the one that follows it."""
         port = int(settings.get("port") or free_port())
         values = {
             "ENVIRONMENT": "development",
-            "DATABASE_URL": self._database_url,
+            **({} if self._database_url is None else {"DATABASE_URL": self._database_url}),
             "DATA_DIR": str(self._folder / "var"),
             "ENCRYPTION_KEYS": ENCRYPTION_KEYS,
             "ADMIN_KEY": ADMIN_KEY,
@@ -192,7 +199,7 @@ class Replicas:
         variables = {f"BROKER_{name}": value for name, value in values.items()}
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "app.cli", "serve"],
+                [*by, sys.executable, "-m", "app.cli", "serve"],
                 env={**os.environ, **(environment or {}), **variables},
                 stdout=output,
                 stderr=output,

@@ -45,8 +45,13 @@ class Postgres:
     def go_on(self) -> None:
         self._signal(signal.SIGCONT)
 
+    @property
+    def pid(self) -> int:
+        """Of its first process."""
+        return int(next(self._folder.rglob("postmaster.pid")).read_text().split()[0])
+
     def _signal(self, number: int) -> None:
-        postmaster = int(next(self._folder.rglob("postmaster.pid")).read_text().split()[0])
+        postmaster = self.pid
         for pid in (postmaster, *_children(postmaster)):
             os.kill(pid, number)
 

@@ -1,133 +1,338 @@
-"""Nothing that is secret is written anywhere: not into logs at DEBUG, problems or metrics, whatever happens."""
+"""Nothing that is secret is written anywhere, whatever happens: logs, answers, metrics, the database and its files, the
+journal, crashes, and what other users of the machine see of processes."""
 
 from __future__ import annotations
 
 import asyncio
-import re
-from dataclasses import dataclass, field
-from typing import Any
+import base64
+import logging
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import UUID, uuid4
 
 import httpx
+import pytest
 
 from app.sandbox.server import Sandbox
-from tests.broker import ADMIN_KEY, ENCRYPTION_KEYS, Replica, Replicas, bring
-from tests.stories.test_connect import Browser
+from app.vault.key_ring import parse_keys
+from app.vault.local_keys import LocalKeys
+from app.vault.seal import Place
+from tests.broker import Replica, Replicas, bring, free_port
+from tests.canaries import Search, dump, files_below, spellings, told_of_processes
+from tests.postgres import Postgres, database
+from tests.stories.canary_traffic import NOTE, Written, traffic
+from tests.vault import keeping
 
-CLIENT_SECRET = "canary-client-secret-4711"
-METADATA_SECRET = "srt_canary_in_a_wrong_field"
-# What the sandbox issues, what keys look like, and what is put into requests by hand.
-SECRETS = re.compile(
-    r"s[ar]t_[A-Za-z0-9_-]{8,}|brk_[0-9a-f]{16}_[0-9a-f]{64}|sandbox-secret|canary-client-secret|canary-code"
+log = logging.getLogger(__name__)
+ROOT = Path(__file__).parents[2]
+ADMIN_KEY = f"brk_{secrets.token_hex(8)}_{secrets.token_hex(32)}"
+METRICS_KEY = f"canary-metrics-key-{secrets.token_hex(12)}"
+KEY = secrets.token_bytes(32)
+KEYS = f"canary:{base64.b64encode(KEY).decode()}"
+PLANTED = f"planted-{secrets.token_hex(12)}"  # no secret: it has to be found wherever names are written
+# Below what callers bring with a grant, which is kept and answered as it came.
+NOTE_STAYS_OUT_OF = (
+    "log",
+    "answers /audit",
+    "answers /metrics",
+    "answers /health",
+    "problem",
+    "processes",
+    "journal",
 )
-FAULTS: tuple[dict[str, Any], ...] = (
-    {"kind": "status", "status": 500},
-    {"kind": "truncate", "after_processing": True},
-    {"kind": "garbage", "after_processing": True},
-    {"kind": "reset", "after_processing": True},
-    {"kind": "wrong_type", "after_processing": True},
-    {"kind": "no_access_token", "after_processing": True},
-    {"kind": "redirect"},
-)
+
+# Runs before the service: what is nearest to tokens breaks, with tokens in its local variables.
+CRASHES = """
+import asyncio, os, sys
+sys.path.insert(0, {root!r})
+from app import main
+from app.grants.safekeeping import Safekeeping
+keep, create_app = Safekeeping.keep, main.create_app
+
+async def keep_or_crash(self, run, tokens):
+    if run.claim.grant.key.user_id == "crash":
+        access_token, opened = tokens.access_token, str(tokens.refresh_token)
+        async def alone():
+            inner = access_token
+            raise LookupError(f"nobody waits for {{tokens!r}} of {{run!r}}")
+        asyncio.get_running_loop().create_task(alone())
+        raise RuntimeError(f"{{tokens!r}} of {{run!r}} in {{self!r}} with {{vars(self)!r}}")
+    await keep(self, run, tokens)
+
+def create_or_crash(settings):
+    if "CANARY_CRASH" in os.environ:
+        read = settings
+        keys = settings.encryption_keys.get_secret_value()
+        raise RuntimeError(f"{{settings!r}} {{settings}} {{vars(settings)!r}}")
+    return create_app(settings)
+
+Safekeeping.keep, main.create_app = keep_or_crash, create_or_crash
+"""
+_BREAK_COMMITS = """
+CREATE FUNCTION break_it() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'broken at %', NEW; END $$;
+CREATE TRIGGER break_it BEFORE UPDATE ON grants FOR EACH ROW
+WHEN (NEW.user_id = 'sql-crash' AND NEW.generation > OLD.generation) EXECUTE FUNCTION break_it()
+"""
 
 
-@dataclass
-class Written:
-    """All that the service wrote for somebody who is not to see secrets, by where it was."""
-
-    texts: list[tuple[str, str]] = field(default_factory=list)
-    codes: set[str] = field(default_factory=set)
-
-    def take(self, answer: httpx.Response) -> None:
-        if answer.headers.get("content-type") == "application/problem+json":
-            self.texts.append((f"problem of {answer.request.method} {answer.request.url.path}", answer.text))
-            self.codes.add(answer.json()["code"])
-
-
-async def test_no_secret_is_in_logs_problems_or_metrics(replicas: Replicas, sandbox: Sandbox) -> None:
-    replica = replicas.start(log_level="DEBUG", retry_attempts="1", breaker_failures="100")
-    written = Written()
-
-    async def listen(answer: httpx.Response) -> None:
-        await answer.aread()
-        written.take(answer)
-
-    headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+@asynccontextmanager
+async def client(replica: Replica, written: Written) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(
-        base_url=replica.url, headers=headers, event_hooks={"response": [listen]}, timeout=30
+        base_url=replica.url,
+        headers={"Authorization": f"Bearer {ADMIN_KEY}"},
+        event_hooks={"response": [written.take]},
+        timeout=60,
     ) as http:
-        secrets = {*await _keys_and_clients(http), *await _connected(http, replica)}
-        await _used_and_failing(http, sandbox)
-        await _mistakes(http)
-        written.texts.append(("metrics", (await http.get("/metrics")).text))
-        written.texts.append(("health", (await http.get("/health-check")).text))
-    replica.terminate()
-    assert await asyncio.to_thread(replica.wait) == 0
-    written.texts.append(("log", replica.log.read_text()))
-    assert len(written.codes) >= 10, written.codes
-    secrets |= {ENCRYPTION_KEYS.partition(":")[2], METADATA_SECRET}
-    found = [
-        (where, text[max(0, text.find(hit) - 80) : text.find(hit) + 20])
-        for where, text in written.texts
-        for hit in {*SECRETS.findall(text), *(secret for secret in secrets if secret in text)}
-    ]
-    assert found == []
+        yield http
 
 
-async def _keys_and_clients(http: httpx.AsyncClient) -> set[str]:
-    body = {"catalogue": "sandbox", "client_id": "sandbox", "client_secret": CLIENT_SECRET}
-    assert (await http.put("/clients/canary", json=body)).status_code == 201
-    await http.put("/clients/canary", json={**body, "settings": {"tenant": CLIENT_SECRET}})
-    consumer = (await http.post("/consumers", json={"name": "canary", "scopes": ["tokens:read"]})).json()
-    key = (await http.post(f"/consumers/{consumer['id']}/keys")).json()["key"]
-    for wrong in (f"{key[:-1]}z", "canary-code", key):
-        await http.put("/grants/sandbox/x", json={}, headers={"Authorization": f"Bearer {wrong}"})
-    return {key.split("_")[2], CLIENT_SECRET}
+@pytest.fixture
+def data_dir(shared_dir: Path) -> Path:
+    """Where PostgreSQL's own user can reach it."""
+    folder = shared_dir / f"canary-{uuid4().hex}"
+    folder.mkdir(mode=0o755)
+    return folder
 
 
-async def _connected(http: httpx.AsyncClient, replica: Replica) -> set[str]:
-    begun = (await http.post("/oauth/sandbox/authorize", json={"user_id": "ada", "login_hint": "ada"})).json()
-    async with httpx.AsyncClient() as outside:
-        browser = Browser(outside)
-        callback = await browser.allow(await browser.leave(begun["authorization_url"]))
-        assert (await outside.get(callback)).status_code == 200
-        assert (await outside.get(callback)).status_code == 400
-    code = httpx.URL(callback).params["code"]
-    await http.get(f"/oauth/sandbox/callback?code=canary-code&state={begun['state']}x")
-    await http.get(f"/connect/{begun['authorization_url'].rpartition('/')[2][:-4]}")
-    return {code, begun["state"], begun["authorization_url"].rpartition("/")[2]}
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Of a service that breaks where it is told to."""
+    (tmp_path / "crashes").mkdir()
+    (tmp_path / "crashes/sitecustomize.py").write_text(CRASHES.format(root=str(ROOT)))
+    return {"PYTHONPATH": str(tmp_path / "crashes")}
 
 
-async def _used_and_failing(http: httpx.AsyncClient, sandbox: Sandbox) -> None:
-    assert (await http.get("/tokens/sandbox/ada")).status_code == 200
-    assert (await http.post("/tokens/sandbox/ada/refresh", json={})).status_code == 200
-    await http.post("/tokens/sandbox/ada/validate")
-    for number, fault in enumerate(FAULTS):
-        tokens = sandbox.grant(f"user-{number}")
-        await http.put(f"/grants/sandbox/user-{number}", json=bring(tokens))
-        sandbox.control(faults=[fault])
-        assert (await http.get(f"/tokens/sandbox/user-{number}")).status_code in (502, 503), fault
-        sandbox.control(clear_faults=True)
-        await http.get(f"/tokens/sandbox/user-{number}?wait=0")
-    dead = bring({**sandbox.grant("eve"), "refresh_token": "srt_canary_never_issued"})
-    await http.put("/grants/sandbox/eve", json=dead)
-    assert (await http.get("/tokens/sandbox/eve")).status_code == 409
-    await http.put("/grants/sandbox/other", json=dead)
-    await http.delete("/grants/sandbox/ada")
+@pytest.fixture
+def replicas(data_dir: Path, providers_dir: Path, tmp_path: Path) -> Iterator[Replicas]:
+    started = Replicas(None, providers_dir, tmp_path)
+    try:
+        yield started
+    finally:
+        started.stop()
 
 
-async def _mistakes(http: httpx.AsyncClient) -> None:
-    wrong: tuple[dict[str, Any], ...] = (
-        {"access_token": "sat_canary_in_a_body", "expires_in": "soon"},
-        {"access_token": "sat_canary_in_a_body", "refresh_tokn": METADATA_SECRET},
-        {"access_token": ["sat_canary_in_a_list"]},
-        {"access_token": "sat_canary\n_with_a_break"},
+def start(replicas: Replicas, data_dir: Path, environment: dict[str, str], **settings: str) -> Replica:
+    return replicas.start(
+        environment=environment,
+        data_dir=str(data_dir),
+        admin_key=ADMIN_KEY,
+        metrics_key=METRICS_KEY,
+        encryption_keys=KEYS,
+        log_level="DEBUG",
+        retry_attempts="1",
+        breaker_failures="100",
+        **settings,
     )
-    for body in wrong:
-        await http.put("/grants/sandbox/wrong", json=body)
-    await http.put("/grants/sandbox/wrong", content=b'{"access_token": "sat_canary_not_json"')
-    await http.get("/tokens/sandbox/nobody", params={"access_token": "sat_canary_in_a_query"})
-    await http.get("/tokens/nowhere/nobody")
-    await http.get("/srt_canary_in_a_path")
-    await http.get("/audit", params={"cursor": "srt_canary_cursor"})
-    await http.get("/tokens/sandbox/ada", headers={"X-API-Key": "brk_" + "0" * 16 + "_" + "0" * 64})
-    await http.get("/tokens/sandbox/ada", params={"scope": "x" * 40_000})
+
+
+def embedded_postgres(data_dir: Path) -> Postgres:
+    home = (data_dir / "postgres").resolve()
+    port = (home / "data/postmaster.pid").read_text().splitlines()[3]
+    password = (home / "password").read_text()
+    return Postgres(f"postgresql+asyncpg://broker:{password}@127.0.0.1:{port}/broker", home)
+
+
+@pytest.mark.timeout(300)
+async def test_no_secret_is_written_anywhere(
+    replicas: Replicas,
+    data_dir: Path,
+    environment: dict[str, str],
+    sandbox: Sandbox,
+) -> None:
+    written = Written()
+    both = [
+        start(replicas, data_dir, environment, log_format=log_format) for log_format in ("json", "console")
+    ]
+    postgres = embedded_postgres(data_dir)
+    async with database(postgres.url) as connection:
+        await connection.execute(_BREAK_COMMITS)
+    for replica in both:
+        async with client(replica, written) as http:
+            await traffic(http, replica, sandbox, written)
+            await crash(http, sandbox)
+            await ask_around(http)
+    crashed_at_start = await asyncio.to_thread(crash_at_start, both[0])
+    assert b"Traceback" in crashed_at_start
+    written.texts.append(("log of a start that crashed", crashed_at_start))
+    async with client(both[0], written) as http:
+        written.texts += await in_the_journal(http, sandbox, postgres, data_dir)
+    written.texts += told_of(both, postgres)
+    written.texts += await dump(postgres.url)
+    disk = [(f"disk {path.relative_to('/')}", data) for path, data in files_below(data_dir)]
+    collect(written, sandbox)
+    await open_what_is_sealed(written, postgres.url)
+    for replica in both:
+        replica.terminate()
+        assert await asyncio.to_thread(replica.wait) == 0
+        written.texts.append((f"log {replica.log.name}", replica.log.read_bytes()))
+    require_all_was_looked_at(written, disk)
+    search = Search(written.secrets)
+    noted = Search({NOTE.encode(): "metadata"})
+    found = [hit for where, data in [*written.texts, *disk] for hit in search.hits(where, data)]
+    found += [
+        hit
+        for where, data in written.texts
+        if where.startswith(NOTE_STAYS_OUT_OF)
+        for hit in noted.hits(where, data)
+    ]
+    log.warning("%s: %d hits", search, len(found))
+    assert found == []
+    assert search.kinds.total() >= 100 and len(search.kinds) >= 15, search.kinds
+    assert search.searched["disk"] >= 20_000_000 and search.searched["log"] >= 100_000, search
+
+
+def crash_at_start(replica: Replica) -> bytes:
+    """What is said by one that reads the same settings and then breaks."""
+    return subprocess.run(
+        [sys.executable, "-m", "app.cli", "serve"],
+        env={**started_with(replica), "CANARY_CRASH": "1", "BROKER_PORT": str(free_port())},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=60,
+        check=False,
+    ).stdout
+
+
+async def crash(http: httpx.AsyncClient, sandbox: Sandbox) -> None:
+    """Between an answer and the database, in a task that nobody waits for, and in the database."""
+    for user in ("crash", "sql-crash"):
+        await http.put(f"/grants/sandbox/{user}", json=bring(sandbox.grant(user)))
+        assert (await http.get(f"/tokens/sandbox/{user}")).status_code == 500
+        await http.delete(f"/grants/sandbox/{user}")
+
+
+async def ask_around(http: httpx.AsyncClient) -> None:
+    """What anybody is told who may ask; and a name that has to be found, so that the search is seen to work."""
+    made = await http.post(
+        "/consumers", json={"name": f"{PLANTED}-{http.base_url.port}", "scopes": ["tokens:read"]}
+    )
+    key = (await http.post(f"/consumers/{made.json()['id']}/keys")).json()["key"]
+    await http.get("/tokens/sandbox/nobody", headers={"Authorization": f"Bearer {key}"})
+    for path in (
+        "/health-check",
+        "/audit?limit=500",
+        "/consumers",
+        "/breakers",
+        "/openapi.json",
+        "/docs",
+        "/providers",
+    ):
+        assert (await http.get(path)).status_code in (200, 503), path
+    for grant in (await http.get("/grants?limit=500")).json()["items"]:
+        for path in (f"/grants/{grant['id']}/history", f"/users/{grant['user_id']}/health-check"):
+            assert (await http.get(path)).status_code == 200
+    assert (await http.get("/metrics")).status_code == 401
+    metrics = await http.get("/metrics", headers={"Authorization": f"Bearer {METRICS_KEY}"})
+    assert metrics.status_code == 200
+
+
+def started_with(replica: Replica) -> dict[str, str]:
+    """The environment of a replica, which holds its secrets: nobody but its own user may read it."""
+    environ = Path(f"/proc/{replica.process.pid}/environ")
+    assert environ.stat().st_mode & 0o077 == 0
+    pairs = (entry.partition("=") for entry in environ.read_text().split("\0") if entry)
+    return {name: value for name, _, value in pairs}
+
+
+async def in_the_journal(
+    http: httpx.AsyncClient, sandbox: Sandbox, postgres: Postgres, data_dir: Path
+) -> list[tuple[str, bytes]]:
+    """The journal's files while an answer lies in them that PostgreSQL does not have."""
+    grant = (await http.put("/grants/sandbox/late", json=bring(sandbox.grant("late")))).json()
+    sandbox.control(settings={"delay": 0.5})
+    before = sandbox.report()["refreshes"]
+    asking = asyncio.create_task(http.get("/tokens/sandbox/late"))
+    try:
+        async with asyncio.timeout(20):
+            while sandbox.report()["refreshes"] == before:
+                await asyncio.sleep(0.01)
+            postgres.hang()
+            while True:
+                files = [(f"journal {path}", data) for path, data in files_below(data_dir / "journal")]
+                if any(grant["id"].encode() in data for _, data in files):
+                    return files
+                await asyncio.sleep(0.05)
+    finally:
+        postgres.go_on()
+        sandbox.control(settings={"delay": 0.0})
+        await asking
+
+
+def told_of(replicas: list[Replica], postgres: Postgres) -> list[tuple[str, bytes]]:
+    """What other users of the machine see of the processes, and what they have in their environments but for the service's
+    own."""
+    found = [told for replica in replicas for told in told_of_processes(replica.process.pid)]
+    return [
+        *found,
+        *told_of_processes(postgres.pid),
+        (f"processes {postgres.pid} environ", Path(f"/proc/{postgres.pid}/environ").read_bytes()),
+    ]
+
+
+def collect(written: Written, sandbox: Sandbox) -> None:
+    """All that the provider has issued, and what the service was started with."""
+    state = sandbox._state
+    written.keep("access token", *state.access_tokens)
+    written.keep("refresh token", *state.refresh_tokens)
+    written.keep("code", *state.codes)
+    written.keep("admin key", ADMIN_KEY.split("_")[2])
+    written.keep("metrics key", METRICS_KEY)
+    written.secrets[KEY] = "encryption key"
+
+
+async def open_what_is_sealed(written: Written, url: str) -> None:
+    """The data keys, and the PKCE verifiers, which only the service knows."""
+    async with keeping(url, LocalKeys(parse_keys(KEYS, source="the test"))) as (vault, _):
+        for key in vault._keys.values():
+            written.secrets[key.key] = "data key"
+        async with database(url) as connection:
+            for row in await connection.fetch("SELECT id, sealed_code_verifier FROM authorization_requests"):
+                row_id = UUID(str(row["id"]))
+                place = Place("authorization_requests", row_id, "code_verifier", 0)
+                written.keep("PKCE verifier", vault.open(row["sealed_code_verifier"], place))
+
+
+def require_all_was_looked_at(written: Written, disk: list[tuple[str, bytes]]) -> None:
+    """What is no secret and was written everywhere is found everywhere."""
+    planted = [where for where, data in [*written.texts, *disk] if PLANTED.encode() in data]
+    for place in (
+        "log replica-0.log",
+        "log replica-1.log",
+        "dump of consumers",
+        "dump of pg_stats",
+        "answers /consumers",
+        "answers /audit",
+    ):
+        assert place in planted, (place, planted)
+    assert any("/data/pg_wal/" in where for where in planted)
+    assert any("/data/base/" in where for where in planted)
+    wheres = {where for where, _ in [*written.texts, *disk]}
+    assert any(where.endswith("/data/server.log") for where in wheres)
+    assert {"answers /metrics", "answers /health-check", "answers /openapi.json"} <= wheres
+    assert len(written.codes) >= 10, written.codes
+    logs = b"".join(data for where, data in written.texts if where.startswith("log"))
+    for crashed in (b"keep_or_crash", b"nobody waits for", b"broken at", b"create_or_crash"):
+        assert crashed in logs, crashed
+
+
+@pytest.mark.parametrize("before", range(4))
+def test_a_secret_is_found_in_every_spelling(before: int) -> None:
+    secret = b"srt_" + secrets.token_bytes(20)
+    search = Search({secret: "refresh token"})
+    around = os.urandom(before)
+    longer = around + secret + os.urandom(3)
+    for written in (
+        longer,
+        longer.hex().encode(),
+        longer.hex().upper().encode(),
+        base64.b64encode(longer),
+        base64.urlsafe_b64encode(longer).rstrip(b"="),
+    ):
+        assert search.hits("log x", os.urandom(5000) + written + bytes(20_000)), written
+    assert search.hits("log x", os.urandom(100_000)) == []
+    assert spellings(b"a secret/with+all=") >= {b"a%20secret%2Fwith%2Ball%3D"}

@@ -1,0 +1,133 @@
+"""Every route of the OpenAPI document, called about a grant that is named: by its key, its id, or a cursor.
+
+`{provider}`, `{user}` and `{account}` are the grant's key; `{id}` its id, and `{cursor}` the same as a cursor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+ADMIN, NOBODYS, ABSENT, ALIKE = "admin", "nobody's", "absent", "alike"
+
+
+@dataclass(frozen=True)
+class Call:
+    """`about` says how a consumer is answered that may not see the grant: `ADMIN` and `NOBODYS` with 403, `ABSENT` as
+    what is not there, with 404 or without an item, `ALIKE` as if there were no grant at all."""
+
+    method: str
+    path: str
+    about: str
+    query: Mapping[str, str] | None = None
+    body: Any = None
+    headers: Mapping[str, str] | None = None
+
+    def filled(self, names: Mapping[str, str]) -> tuple[str, str, Any, dict[str, str]]:
+        """Method, URL, body and headers with the grant's names in their places."""
+        escaped = {name: quote(value, safe="") for name, value in names.items()}
+        url = self.path.format(**escaped)
+        if self.query:
+            url += "?" + urlencode({name: value.format(**names) for name, value in self.query.items()})
+        return self.method, url, _filled(self.body, names), dict(self.headers or {})
+
+
+def _filled(body: Any, names: Mapping[str, str]) -> Any:
+    if body is None:
+        return None
+    text = json.dumps(body)
+    for name, value in names.items():
+        text = text.replace(f"{{{name}}}", json.dumps(value)[1:-1])
+    return json.loads(text)
+
+
+_TOKEN = "/tokens/{provider}/{user}"
+_GRANT = "/grants/{provider}/{user}"
+_TOKENS = {"access_token": "sat_of_somebody_else", "expires_in": 300}
+_ITEM = {"provider": "{provider}", "user_id": "{user}"}
+_ACCOUNT = {"account": "{account}"}
+_LATE = "2100-01-01T00:00:00Z"
+_RIGHTS = {"name": "wider", "scopes": ["admin"]}
+_CONSUMER = "/consumers/{id}"
+_BREAKER = "/breakers/{provider}:token:127.0.0.1"
+
+
+def _get(path: str, about: str, *queries: Mapping[str, str]) -> list[Call]:
+    return [Call("GET", path, about, query=query) for query in queries or ({},)]
+
+
+# By operation id.
+CALLS: Mapping[str, list[Call]] = {
+    "get_token": _get(
+        _TOKEN,
+        ABSENT,
+        {},
+        _ACCOUNT,
+        {**_ACCOUNT, "min_ttl": "0"},
+        {**_ACCOUNT, "min_ttl": "86400", "wait": "0"},
+        {**_ACCOUNT, "scope": "foreign.scope none.such"},
+    ),
+    "refresh_token": [
+        Call("POST", f"{_TOKEN}/refresh", ABSENT, body=body)
+        for body in (None, _ACCOUNT, {**_ACCOUNT, "generation": 1}, {**_ACCOUNT, "generation": 99})
+    ],
+    "get_tokens": [
+        Call("POST", "/tokens/batch", ABSENT, body={"items": [item]})
+        for item in (_ITEM, {**_ITEM, **_ACCOUNT}, {**_ITEM, **_ACCOUNT, "min_ttl": 0, "scope": "none.such"})
+    ],
+    "validate_token": [Call("POST", f"{_TOKEN}/validate", ABSENT, query=_ACCOUNT)],
+    "put_grant": [
+        Call("PUT", _GRANT, NOBODYS, body={**_TOKENS, **_ACCOUNT}, headers=headers)
+        for headers in ({}, {"If-Match": '"1"'}, {"If-Match": '"99"'})
+    ],
+    "list_grants": _get(
+        "/grants",
+        ALIKE,
+        {},
+        {"limit": "1"},
+        {"provider": "{provider}"},
+        {"status": "active"},
+        {"status": "reconnect_required"},
+        {"expires_before": _LATE},
+        {"cursor": "{cursor}"},
+    )
+    + _get("/grants", ABSENT, {"user_id": "{user}", "provider": "{provider}"}),
+    "get_grant": _get("/grants/{id}", ABSENT),
+    "get_history": _get("/grants/{id}/history", ABSENT, {}, {"limit": "1"}, {"cursor": "{cursor}"}),
+    "delete_grant": [Call("DELETE", _GRANT, ABSENT, query=query) for query in ({}, _ACCOUNT)],
+    "authorize": [
+        Call("POST", "/oauth/{provider}/authorize", NOBODYS, body={"user_id": "{user}", **_ACCOUNT})
+    ],
+    "callback": _get("/oauth/{provider}/callback", ALIKE, {}, {"state": "{id}", "code": "a-code"}),
+    "connect": _get("/connect/{id}", ALIKE) + _get("/connect/{cursor}", ALIKE),
+    "refresh_tokens": [Call("POST", "/oauth/{provider}/refresh-tokens", ABSENT, body={"user_id": "{user}"})],
+    "get_provider_health": _get("/oauth/{provider}/health-check", ABSENT, {"user_id": "{user}"}),
+    "get_user_health": _get("/users/{user}/health-check", ALIKE),
+    "list_providers": _get("/providers", ALIKE),
+    "get_provider": _get("/providers/{provider}", ALIKE),
+    "put_client": [Call("PUT", "/clients/{provider}", ADMIN, body={"catalogue": "keeps", "client_id": "x"})],
+    "get_client": _get("/clients/{provider}", ADMIN),
+    "delete_client": [Call("DELETE", "/clients/{provider}", ADMIN)],
+    "create_consumer": [Call("POST", "/consumers", ADMIN, body=_RIGHTS)],
+    "list_consumers": _get("/consumers", ADMIN, {}, {"cursor": "{cursor}"}),
+    "change_consumer": [Call("PATCH", _CONSUMER, ADMIN, body={"users": ["*"]})],
+    "delete_consumer": [Call("DELETE", _CONSUMER, ADMIN)],
+    "list_keys": _get(f"{_CONSUMER}/keys", ADMIN),
+    "create_key": [Call("POST", f"{_CONSUMER}/keys", ADMIN)],
+    "delete_key": [Call("DELETE", f"{_CONSUMER}/keys/0123456789abcdef", ADMIN)],
+    "run_refresh": [Call("POST", "/refresh/run", ADMIN)],
+    "list_breakers": _get("/breakers", ADMIN),
+    "reset_breaker": [Call("POST", f"{_BREAKER}/reset", ADMIN)],
+    "open_breaker": [Call("POST", f"{_BREAKER}/open", ADMIN)],
+    "list_audit": _get(
+        "/audit", ADMIN, {}, {"grant_id": "{id}"}, {"user_id": "{user}", "limit": "1"}, {"cursor": "{cursor}"}
+    ),
+    "live": _get("/health-check/live", ALIKE),
+    "ready": _get("/health-check/ready", ALIKE),
+    "metrics": _get("/metrics", ALIKE),  # with BROKER_METRICS_KEY, which no consumer has
+}
+# For operators and without a key: counts over all grants, and when the first of all tokens ends. Names nothing of one.
+COUNTS = {"health_check": _get("/health-check", ALIKE)}
