@@ -28,7 +28,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, NullPool
 from app import privileges
 from app.clock import Clock, DatabaseClock
 from app.errors import Overloaded
-from app.servers import STATEMENTS, Servers
+from app.servers import STATEMENTS, Servers, user_of
 
 Tx = AsyncConnection
 T = TypeVar("T")
@@ -67,6 +67,7 @@ class Database:
         one as the role that owns the tables, where that is not the role of `url`."""
         self._direct_url = direct_url or url
         self._migrate_url = migrate_url
+        self._user = user_of(url)
         self._engine = _engine(
             url,
             command_timeout,
@@ -137,9 +138,14 @@ class Database:
                     await _give_privileges(tx, role)
 
     async def _role(self) -> str:
-        """The one that the service has."""
-        async with self.begin() as tx:
-            return str((await tx.execute(select(func.current_user()))).scalar_one())
+        """The one that the service has. A pooler may know it by another name than the URL; while it is away that has to do."""
+        try:
+            async with self.begin() as tx:
+                return str((await tx.execute(select(func.current_user()))).scalar_one())
+        except DatabaseUnavailable:
+            if self._user is None:
+                raise
+            return self._user
 
     async def may_alter(self) -> bool:
         """Whether the service's role could change the tables themselves. Raises DatabaseUnavailable."""

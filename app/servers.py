@@ -6,7 +6,7 @@ the time: asyncpg has one time-out for all of them, which a first one that hangs
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
@@ -64,3 +64,9 @@ def each_server(url: str) -> list[str]:
         urlunsplit(parts._replace(scheme="postgresql", netloc=f"{login}{at}{server}"))
         for server in servers.split(",")
     ]
+
+
+def user_of(url: str) -> str | None:
+    """The user that the URL names."""
+    name = urlsplit(url).username
+    return None if name is None else unquote(name)
