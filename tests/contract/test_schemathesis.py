@@ -16,6 +16,7 @@ from tests.contract import contract
 from tests.contract.tools import run_tool
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
+HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
 HEADERS = {"Authorization": f"Bearer {ADMIN_KEY}"}
 # Of the document's examples: one provider and one user, near to others that are there.
 RESTRICTED = {
@@ -24,6 +25,7 @@ RESTRICTED = {
     "providers": ["google"],
     "users": ["user-*"],
 }
+BELIEVED = '["127.0.0.1/32"]'  # the addresses that `schemathesis_hooks` makes up
 _ACCEPTED = 'positive_data_acceptance.expected-statuses = ["2xx"'
 
 
@@ -51,6 +53,7 @@ async def _try_everything(replica: Replica, key: str, configuration: str, *, fol
         *("--header", f"Authorization: Bearer {key}"),
         "--no-color",
         cwd=folder,
+        environment={"SCHEMATHESIS_HOOKS": HOOKS.stem, "PYTHONPATH": str(HOOKS.parent)},
         seconds=180,
     )
     assert ran.returncode == 0, ran.stdout
@@ -65,7 +68,7 @@ async def _try_everything(replica: Replica, key: str, configuration: str, *, fol
 async def test_made_up_requests_find_nothing_wrong(
     replicas: Replicas, sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    replica = replicas.start()
+    replica = replicas.start(trusted_proxies=BELIEVED)
     async with httpx.AsyncClient(base_url=replica.url, headers=HEADERS) as http:
         await _import_some(http, sandbox)
     assert await _try_everything(replica, ADMIN_KEY, CONFIGURATION.read_text(), folder=tmp_path) > 1000
@@ -76,7 +79,7 @@ async def test_made_up_requests_with_a_restricted_key_find_nothing_wrong(
     replicas: Replicas, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     """Whatever is right may be refused for its provider or user, too; and half as many examples will do."""
-    replica = replicas.start()
+    replica = replicas.start(trusted_proxies=BELIEVED)
     text = CONFIGURATION.read_text()
     configuration = text.replace(_ACCEPTED, f'{_ACCEPTED}, "403"').replace(
         "max-examples = 25", "max-examples = 12"

@@ -75,6 +75,7 @@ async def test_insisting_answers_as_soon_as_a_try_succeeds() -> None:
 def test_a_command_without_its_database_says_so_in_a_sentence(command: list[str], tmp_path: Path) -> None:
     settings = {
         "BROKER_DATABASE_URL": NOWHERE,
+        "BROKER_ENVIRONMENT": "development",
         "BROKER_ENCRYPTION_KEYS": ENCRYPTION_KEYS,
         "BROKER_PORT": str(free_port()),
         "BROKER_DATA_DIR": str(tmp_path),
