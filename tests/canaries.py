@@ -82,7 +82,6 @@ async def dump(url: str) -> list[tuple[str, bytes]]:
         for name in ("pg_stats", "pg_stat_activity"):
             rows = await connection.fetch(f"SELECT t::text FROM {name} t")
             found += [(f"dump of {name}", str(row[0]).encode()) for row in rows]
-        await connection.execute("CHECKPOINT")
     finally:
         await connection.close()
     return found

@@ -160,7 +160,7 @@ async def note_uses(tx: Tx, uses: Mapping[UUID, datetime]) -> set[UUID]:
 
 
 async def revoke(tx: Tx, grant_id: UUID) -> None:
-    """Leaves a tombstone without secrets."""
+    """Leaves a tombstone: without secrets, and without what callers and providers have said of the grant."""
     await tx.execute(
         update(grants)
         .where(grants.c.id == grant_id)
@@ -172,6 +172,10 @@ async def revoke(tx: Tx, grant_id: UUID) -> None:
             sealed_access_token=None,
             sealed_refresh_token=None,
             refresh_fingerprint=None,
+            scope=None,
+            metadata={},
+            last_error=None,
+            last_error_at=None,
             next_refresh_at=None,
             updated_at=clock(),
         )

@@ -163,6 +163,8 @@ async def test_no_secret_is_written_anywhere(
         written.texts += await in_the_journal(http, sandbox, postgres, data_dir)
     written.texts += told_of(both, postgres)
     written.texts += await dump(postgres.url)
+    async with database(postgres.url) as connection:
+        await connection.execute("CHECKPOINT")
     disk = [(f"disk {path.relative_to('/')}", data) for path, data in files_below(data_dir)]
     collect(written, sandbox)
     await open_what_is_sealed(written, postgres.url)
