@@ -13,7 +13,7 @@ from datetime import timedelta
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from app import __version__, settings
+from app import __version__, environment
 from app.api import docs, problems, router
 from app.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestTelemetry
 from app.api.openapi import DocumentedApp
@@ -53,9 +53,9 @@ Every error is a problem (RFC 9457): decide by its `code`; its `detail` may be s
 
 def read_settings(**overrides: object) -> Settings:
     """The settings of this process, with logging set up by them. Raises ConfigurationError."""
-    read = settings.read_settings(**overrides)
+    read = environment.read_settings(**overrides)
     configure_logging(log_format=read.log_format, level=read.log_level)
-    for sentence in settings.unknown_settings():
+    for sentence in environment.unknown_settings():
         log.warning("settings.unknown", detail=sentence)
     return read
 

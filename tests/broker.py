@@ -18,8 +18,9 @@ import httpx
 from fastapi import FastAPI
 
 from app.api.services import Services
+from app.environment import read_settings
 from app.main import create_app
-from app.settings import Settings, read_settings
+from app.settings import Settings
 
 ADMIN_KEY = "brk_0123456789abcdef_" + "0123456789abcdef" * 4
 ENCRYPTION_KEYS = "test:nxw64HtS1Iht6QQXwvpbszGO0F92qQziRIvXYRo+9ck="

@@ -14,8 +14,8 @@ from app.audit.findings import Kind
 from app.audit.pruning import Pruner
 from app.clock import SystemClock
 from app.drain import Drain
+from app.environment import read_settings
 from app.errors import ConfigurationError
-from app.settings import read_settings
 from tests.broker import Broker, settings_for
 from tests.postgres import database
 from tests.trail import Trail

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.configured import key_provider
+from app.environment import read_settings, unknown_settings
 from app.errors import ConfigurationError
 from app.outbound.addresses import Reachable
-from app.settings import Settings, read_settings, unknown_settings
+from app.settings import Settings
 from app.vault.key_ring import parse_keys
 
 ADMIN_KEY = "brk_0123456789abcdef_" + "0123456789abcdef" * 4
