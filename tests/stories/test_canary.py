@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from app.audit.chain import PRUNING_PURPOSE, PURPOSE
 from app.sandbox.server import Sandbox
 from app.vault.key_ring import parse_keys
 from app.vault.local_keys import LocalKeys
@@ -68,7 +69,7 @@ def create_or_crash(settings):
     if "CANARY_CRASH" in os.environ:
         read = settings
         keys = settings.encryption_keys.get_secret_value()
-        raise RuntimeError(f"{{settings!r}} {{settings}} {{vars(settings)!r}}")
+        raise RuntimeError(f"{{settings!r}} {{settings}}")
     return create_app(settings)
 
 Safekeeping.keep, main.create_app = keep_or_crash, create_or_crash
@@ -165,8 +166,12 @@ async def test_no_secret_is_written_anywhere(
     written.texts += await dump(postgres.url)
     async with database(postgres.url) as connection:
         await connection.execute("CHECKPOINT")
-    disk = [(f"disk {path.relative_to('/')}", data) for path, data in files_below(data_dir)]
-    collect(written, sandbox)
+    disk = [
+        (f"disk {path.relative_to('/')}", data)
+        for path, data in files_below(data_dir)
+        if path.name != "password"
+    ]
+    collect(written, sandbox, data_dir)
     await open_what_is_sealed(written, postgres.url)
     for replica in both:
         replica.terminate()
@@ -276,7 +281,7 @@ def told_of(replicas: list[Replica], postgres: Postgres) -> list[tuple[str, byte
     ]
 
 
-def collect(written: Written, sandbox: Sandbox) -> None:
+def collect(written: Written, sandbox: Sandbox, data_dir: Path) -> None:
     """All that the provider has issued, and what the service was started with."""
     state = sandbox._state
     written.keep("access token", *state.access_tokens)
@@ -284,14 +289,17 @@ def collect(written: Written, sandbox: Sandbox) -> None:
     written.keep("code", *state.codes)
     written.keep("admin key", ADMIN_KEY.split("_")[2])
     written.keep("metrics key", METRICS_KEY)
+    written.keep("database password", (data_dir / "postgres/password").read_text())
     written.secrets[KEY] = "encryption key"
 
 
 async def open_what_is_sealed(written: Written, url: str) -> None:
-    """The data keys, and the PKCE verifiers, which only the service knows."""
+    """The data keys, what is derived of them, and the PKCE verifiers: only the service knows these."""
     async with keeping(url, LocalKeys(parse_keys(KEYS, source="the test"))) as (vault, _):
         for key in vault._keys.values():
             written.secrets[key.key] = "data key"
+            for purpose in (PURPOSE, PRUNING_PURPOSE):
+                written.secrets[vault.derived_key(purpose, key.id)[1]] = "key of the audit trail"
         async with database(url) as connection:
             for row in await connection.fetch("SELECT id, sealed_code_verifier FROM authorization_requests"):
                 row_id = UUID(str(row["id"]))
