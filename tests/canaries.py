@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
-import asyncpg
+from tests.postgres import database
 
 _SHORTEST = 12  # anything shorter is found by chance
 _PAGE = bytes(8192)
@@ -71,8 +71,7 @@ def files_below(folder: Path) -> Iterator[tuple[Path, bytes]]:
 async def dump(url: str) -> list[tuple[str, bytes]]:
     """Every column of every table as text, and the bytes of those that have any; with what statistics keep of them."""
     found = []
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
-    try:
+    async with database(url) as connection:
         await connection.execute("ANALYZE")
         tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         for name in (row[0] for row in tables):
@@ -82,8 +81,6 @@ async def dump(url: str) -> list[tuple[str, bytes]]:
         for name in ("pg_stats", "pg_stat_activity"):
             rows = await connection.fetch(f"SELECT t::text FROM {name} t")
             found += [(f"dump of {name}", str(row[0]).encode()) for row in rows]
-    finally:
-        await connection.close()
     return found
 
 

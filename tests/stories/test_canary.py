@@ -147,7 +147,8 @@ async def test_no_secret_is_written_anywhere(
 ) -> None:
     written = Written()
     both = [
-        start(replicas, data_dir, environment, log_format=log_format) for log_format in ("json", "console")
+        start(replicas, data_dir, environment, log_format=log_format, audit_disclosures=disclosures)
+        for log_format, disclosures in (("json", "aggregate"), ("console", "strict"))
     ]
     postgres = embedded_postgres(data_dir)
     async with database(postgres.url) as connection:

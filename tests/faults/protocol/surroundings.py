@@ -26,6 +26,7 @@ from tests.faults.protocol.replica import remembering_home
 from tests.faults.protocol.rest import Rest
 from tests.faults.protocol.story import Story
 from tests.faults.protocol.witness import Witness
+from tests.postgres import as_owner
 
 _SETTINGS: dict[str, Any] = {"breaker_failures": 1000, "log_level": "ERROR", "refresh_interval_seconds": 300}
 _EMPTY = (
@@ -62,7 +63,7 @@ class Surroundings:
         patch.setattr(routes, "time", self.time)
         patch.setattr(server, "time", self.time)
         patch.setattr(ssl, "create_default_context", cache(ssl.create_default_context))  # most of a start
-        self._postgres = await asyncpg.connect(url.replace("+asyncpg", ""))
+        self._postgres = await asyncpg.connect(as_owner(url))
         stack.push_async_callback(self._postgres.close)
         await self.time.install(self._postgres)
         await self._witness.install(self._postgres)

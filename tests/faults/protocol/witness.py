@@ -35,6 +35,9 @@ END $$;
 CREATE TRIGGER witness AFTER INSERT ON public.grant_candidates FOR EACH ROW EXECUTE FUNCTION world.note_candidate();
 CREATE TRIGGER witness AFTER INSERT OR UPDATE ON public.grants FOR EACH ROW EXECUTE FUNCTION world.note_change();
 CREATE TRIGGER witness AFTER INSERT ON public.refresh_attempts FOR EACH ROW EXECUTE FUNCTION world.note_attempt();
+GRANT USAGE ON SCHEMA world TO PUBLIC;  -- what the service's role does is noted by it
+GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA world TO PUBLIC;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA world TO PUBLIC;
 """
 _READ = """
 SELECT number, grant_id::text, user_id, before, after, attempt
