@@ -76,7 +76,8 @@ async def test_metrics_and_health_tell_of_grants(broker: Broker, sandbox: Sandbo
     facts = (await broker.http.get("/health-check")).json()["checks"]["refresh"]["facts"]
     assert facts.keys() == {"due", "failing", "reconnect_required", "soonest_expiry_at"}
     told = datetime.fromisoformat(facts["soonest_expiry_at"]) - broker.services.clock.now()
-    assert timedelta(seconds=3500) < told <= timedelta(seconds=3600)
+    assert timedelta(seconds=3440) < told <= timedelta(seconds=3600)  # to the minute
+    assert facts["soonest_expiry_at"].endswith(":00Z")
 
 
 async def test_a_census_is_shared_for_a_while(broker: Broker) -> None:
