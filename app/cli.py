@@ -66,17 +66,17 @@ def migrate() -> None:
 
 @app.command("rotate-keys")
 def rotate_keys(
-    anew: Annotated[
-        bool, typer.Option(help="Makes another data key even where an earlier rotation was stopped.")
+    resume: Annotated[
+        bool, typer.Option(help="Goes on with one that was stopped, instead of making another data key.")
     ] = False,
 ) -> None:
     """Seals all secrets anew under a new data key, while the service goes on, and wraps data keys by the primary key.
 
-    What was stopped is gone on with by calling it again. Afterwards the other keys of BROKER_ENCRYPTION_KEYS may go.
+    It may be stopped at any time. Afterwards the other keys of BROKER_ENCRYPTION_KEYS may go.
     """
 
     async def rotated(db: Database, read: Settings) -> bool:
-        return await rotate.rotate_keys(read, db, _say, anew=anew)
+        return await rotate.rotate_keys(read, db, _say, resume=resume)
 
     if not with_db_and_settings(rotated):
         raise typer.Exit(1)

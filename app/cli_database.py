@@ -40,6 +40,7 @@ def with_db_and_settings(
             read.database_url,
             direct_url=read.listen_database_url,
             migrate_url=read.migrate_database_url,
+            audit_days=read.audit_retention_days,
             pool_size=1,
         )
         try:

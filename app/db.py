@@ -58,16 +58,19 @@ class Database:
         *,
         direct_url: str | None = None,
         migrate_url: str | None = None,
+        audit_days: int | None = None,
         pool_size: int = 20,
         command_timeout: float = 8.0,
         pool_timeout: float = 5.0,
     ) -> None:
         """`direct_url`: the same PostgreSQL past the pooler that `url` leads through, if there is one. In transaction mode
         statements prepared in one transaction are unknown to the next, so that none is kept then. `migrate_url`: the same
-        one as the role that owns the tables, where that is not the role of `url`."""
+        one as the role that owns the tables, where that is not the role of `url`. `audit_days`: how long migrations say
+        that audit events are kept, 0 for ever; None leaves it as it is."""
         self._direct_url = direct_url or url
         self._migrate_url = migrate_url
         self._user = user_of(url)
+        self._audit_days = audit_days
         self._engine = _engine(
             url,
             command_timeout,
@@ -136,6 +139,9 @@ class Database:
                 await tx.run_sync(_upgrade, revision)
                 if role is not None:
                     await _give_privileges(tx, role)
+                if self._audit_days is not None and revision == "head":
+                    set_days = text("UPDATE audit_retention SET days = :days WHERE days <> :days")
+                    await tx.execute(set_days, {"days": self._audit_days})
 
     async def _role(self) -> str:
         """The one that the service has. A pooler may know it by another name than the URL; while it is away that has to do."""

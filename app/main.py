@@ -107,7 +107,10 @@ async def running(
         )
     async with AsyncExitStack() as stack:
         db = Database(
-            read.database_url, direct_url=read.listen_database_url, migrate_url=read.migrate_database_url
+            read.database_url,
+            direct_url=read.listen_database_url,
+            migrate_url=read.migrate_database_url,
+            audit_days=read.audit_retention_days,
         )
         stack.push_async_callback(db.close)
         if read.migrate:
@@ -171,6 +174,7 @@ async def _drain(services: Services) -> None:
             await services.disclosures.close()
             await services.sealer.seal()
             await services.uses.flush()
+            await services.authenticator.uses.flush()
     log.info("stopped", replica=services.replica)
 
 

@@ -17,6 +17,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "audit_chain": (_READ, _ADD),
     "audit_events": (_READ, _ADD),
     "audit_head": (_READ, _CHANGE),
+    "audit_retention": (_READ,),
     "audit_unchained": (_READ, _TAKE),
     "authorization_requests": (_READ, _ADD, _CHANGE, _TAKE),
     "breakers": (_READ, _ADD, _CHANGE),

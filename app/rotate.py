@@ -8,15 +8,15 @@ from datetime import datetime
 from app.clock import DatabaseClock
 from app.configured import data_key_policy, key_provider
 from app.data_keys.keeper import unlocked
-from app.data_keys.rewrap import Progress, Rewrapper
+from app.data_keys.rewrap import ON_ITS_WAY, Progress, Rewrapper
 from app.db import Database
 from app.main import Settings
 
 _SAY_EVERY_SECONDS = 2.0
 
 
-async def rotate_keys(read: Settings, db: Database, say: Callable[[str], None], *, anew: bool) -> bool:
-    """Whether all of it is done, as `say` was told. One that was stopped is gone on with, unless a key is to be made `anew`.
+async def rotate_keys(read: Settings, db: Database, say: Callable[[str], None], *, resume: bool) -> bool:
+    """Whether all of it is done, as `say` was told. `resume`: goes on with one that was stopped, under the key that it made.
 
     Raises DatabaseUnavailable, KeysUnavailable and ConfigurationError.
     """
@@ -25,25 +25,29 @@ async def rotate_keys(read: Settings, db: Database, say: Callable[[str], None], 
     vault, keys = await unlocked(db, key_provider(read), clock, policy=data_key_policy(read))
     wrapped = await keys.wrap_anew()
     say(f"Data keys wrapped by the primary key: {len(wrapped)} anew, the others were already.")
-    rewrapper = Rewrapper(db, vault, clock)
-    left = sum((await rewrapper.left()).values())
-    if left and not anew:
-        say(f"An earlier rotation was stopped: {left:,} rows are left of it.")
-    else:
+    if not resume:
         made = await keys.rotate()
         say(
             f"A new data key, {made.id}, seals from {_shown(made.active_at)} on: every replica knows it by then."
         )
         while clock.now() <= made.active_at:
             await clock.sleep(1)
-        left = sum((await rewrapper.left()).values())
-    return await _sealed_anew(rewrapper, clock, left, say)
+    rewrapper = Rewrapper(db, vault, clock, looks_twice=True)
+    await _seal_anew(rewrapper, clock, say)
+    if not resume:
+        say(f"Waiting for commits that were under way ({ON_ITS_WAY.total_seconds():g} s).")
+        await clock.sleep(ON_ITS_WAY.total_seconds())
+        await _seal_anew(rewrapper, clock, say)
+    left = {table: count for table, count in (await rewrapper.left()).items() if count}
+    for table, count in left.items():
+        say(
+            f"Under an earlier key are still {count:,} of {table}: in use just now, or they do not open (see the log)."
+        )
+    return not left
 
 
-async def _sealed_anew(
-    rewrapper: Rewrapper, clock: DatabaseClock, rows: int, say: Callable[[str], None]
-) -> bool:
-    """Whether nothing is left under earlier data keys."""
+async def _seal_anew(rewrapper: Rewrapper, clock: DatabaseClock, say: Callable[[str], None]) -> None:
+    rows = sum((await rewrapper.left()).values())
     began = said = clock.monotonic()
     progress = Progress()
     async for progress in rewrapper.work():
@@ -53,14 +57,7 @@ async def _sealed_anew(
             say(
                 f"{progress.done:,} of {rows:,} rows sealed anew, {progress.done / (now - began):,.0f} a second"
             )
-    seconds = clock.monotonic() - began
-    say(f"{progress.done:,} rows sealed anew in {seconds:.1f} s.")
-    left = {table: count for table, count in (await rewrapper.left()).items() if count}
-    for table, count in left.items():
-        say(
-            f"{count:,} rows of {table} are still under an earlier key: in use just now, or they do not open (see the log)."
-        )
-    return not left
+    say(f"{progress.done:,} rows sealed anew in {clock.monotonic() - began:.1f} s.")
 
 
 def _shown(moment: datetime) -> str:

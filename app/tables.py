@@ -381,3 +381,11 @@ def _end_of_chain(name: str) -> Table:
 
 audit_head = _end_of_chain("audit_head")  # the last that was chained
 audit_beginning = _end_of_chain("audit_beginning")  # the last that was pruned; only `prune_audit` writes it
+audit_retention = Table(  # 0: for ever. The owner's word, by which `prune_audit` goes
+    "audit_retention",
+    metadata,
+    Column("only_one", Boolean, primary_key=True, server_default=text("true")),
+    Column("days", Integer, nullable=False),
+    CheckConstraint("only_one", name="only_one"),
+    CheckConstraint("days = 0 OR days >= 30", name="days"),
+)

@@ -80,8 +80,12 @@ async def database(services: Services) -> Check:
 
 async def _encryption(services: Services) -> Check:
     services.vault.check()
-    if (mistake := services.data_keys.mistake) is not None:
-        return Check(status="degraded", detail=f"a new data key cannot be used here: {mistake}")
+    if services.data_keys.is_blind:
+        return Check(
+            status="unhealthy", detail="a data key that is in force cannot be used here; the log says why"
+        )
+    if services.data_keys.lacks_one:
+        return Check(status="degraded", detail="a new data key cannot be used here; the log says why")
     return Check(status="healthy", facts={"data_key": str(services.vault.sealing_key)})
 
 

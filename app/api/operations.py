@@ -83,13 +83,17 @@ async def live() -> None:
     summary="May requests be sent here",
     status_code=204,
     responses={
-        503: {"description": "Not now: PostgreSQL cannot be reached, or the replica is shutting down."}
+        503: {
+            "description": "Not now: PostgreSQL cannot be reached, a data key is lacking here, or the replica is shutting down."
+        }
     },
 )
 async def ready(services: Use) -> Response:
     """204 when requests can be answered."""
     if services.drain.begun:
         return Response(status_code=503, headers={"Retry-After": "1"})
+    if services.data_keys.is_blind:  # other replicas can open what this one cannot
+        return Response(status_code=503, headers={"Retry-After": "5"})
     check = await within(database(services))
     return Response(status_code=204 if check.status == "healthy" else 503)
 

@@ -19,6 +19,7 @@ PRUNED = "audit.pruned"
 EVERY = timedelta(minutes=10)
 _AT_ONCE = 1000
 _BATCHES = 100
+_CLOCKS = timedelta(minutes=1)  # PostgreSQL judges by its own
 
 
 class Pruner:
@@ -40,7 +41,7 @@ class Pruner:
                 return
 
     async def _prune_some(self) -> int:
-        before = self._clock.now() - self._kept_for
+        before = self._clock.now() - self._kept_for - _CLOCKS
         async with self._db.begin() as tx:
             pruned = await chain_store.prune(tx, before=before, limit=_AT_ONCE)
             if pruned.events:

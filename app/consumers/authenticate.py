@@ -58,8 +58,7 @@ class Authenticator:
         found = await self._known.get(key_id)
         if found is None or not found.value[0].accepts(secret, self._clock.now()):
             raise self.failed(address)
-        if key_id not in self._verified:
-            self._verified[key_id] = found.value[0].secret_sha256
+        self._verified[key_id] = found.value[0].secret_sha256  # from now on, not from its first use
         self.uses.note(key_id)
         return found.value[1]
 

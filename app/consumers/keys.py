@@ -116,7 +116,7 @@ class KeyRegistry:
     async def revoke_key(self, key_id: str, *, consumer_id: UUID | None = None, actor: str) -> bool:
         """Whether there was such a key in force, of that consumer if one is named.
 
-        It is refused everywhere within a second.
+        It is refused everywhere within two seconds.
         """
         async with self._db.begin() as tx:
             revoked = await store.revoke_key(tx, key_id, consumer_id=consumer_id)

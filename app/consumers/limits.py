@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import Any
 from uuid import UUID
 
 from cachetools import LRUCache
@@ -63,7 +64,7 @@ class RateLimiter:
         self._db = db
         self._clock = clock
         self._shares: LRUCache[UUID, _Share] = LRUCache(_CONSUMERS)
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking: set[asyncio.Task[Any]] = set()
 
     async def admit(self, consumer: Consumer) -> None:
         """Counts one request. Raises RateLimited, with the seconds until the next is admitted."""
@@ -97,22 +98,30 @@ class RateLimiter:
         return share.asking
 
     async def _ask(self, consumer_id: UUID, share: _Share) -> None:
-        try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await asyncio.sleep(0)  # whoever comes at the same moment is counted among those who wait
-                async with self._db.begin() as tx:
-                    wanted = max(share.size, share.waiting)
-                    taken = await rate_store.take(tx, consumer_id, share.rate, wanted=wanted)
-        except (DatabaseUnavailable, TimeoutError):
-            now = self._clock.monotonic()
+        await asyncio.sleep(0)  # whoever comes at the same moment is counted among those who wait
+        wanted = max(share.size, share.waiting)
+        taking = asyncio.create_task(self._taken(consumer_id, share.rate, wanted))
+        self._asking.add(taking)
+        taking.add_done_callback(self._asking.discard)
+        # Not cancelled: on a connection that hangs, that hangs too.
+        await asyncio.wait({taking}, timeout=_PATIENCE_SECONDS)
+        now = self._clock.monotonic()
+        if not taking.done() or (taken := taking.result()) is None:
             share.alone = share.alone or TokenBucket(share.rate, now)
             share.alone_until = now + _AWAY_SECONDS
             return
-        now = self._clock.monotonic()
         share.tokens += taken.tokens
         share.good_until = now + share.rate.per_seconds
         share.empty_until = now + taken.wait_seconds
         share.alone = None
+
+    async def _taken(self, consumer_id: UUID, rate: Rate, wanted: int) -> rate_store.Taken | None:
+        """None where PostgreSQL is away."""
+        try:
+            async with self._db.begin() as tx:
+                return await rate_store.take(tx, consumer_id, rate, wanted=wanted)
+        except DatabaseUnavailable:
+            return None
 
 
 def _limited(share: _Share, now: float) -> RateLimited:

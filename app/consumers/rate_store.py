@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import cast, func, select, update
+from sqlalchemy import cast, func, literal, select, update
 from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.db import Tx
 from app.resilience import Rate
-from app.tables import rate_limits
+from app.tables import consumers, rate_limits
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Taken:
 async def take(tx: Tx, consumer_id: UUID, rate: Rate, *, wanted: int) -> Taken:
     """Up to `wanted` tokens out of the bucket, which begins full and fills evenly, by PostgreSQL's clock."""
     now, per_second = func.clock_timestamp(), rate.limit / rate.per_seconds
-    full = upsert(rate_limits).values(consumer_id=consumer_id, tokens=rate.limit, refilled_at=now)
+    present = select(consumers.c.id, literal(float(rate.limit)), now).where(consumers.c.id == consumer_id)
+    full = upsert(rate_limits).from_select(["consumer_id", "tokens", "refilled_at"], present)
     await tx.execute(full.on_conflict_do_nothing())
     age = func.greatest(0, func.extract("epoch", now - rate_limits.c.refilled_at))
     filled = (
@@ -46,6 +47,8 @@ async def take(tx: Tx, consumer_id: UUID, rate: Rate, *, wanted: int) -> Taken:
         .values(tokens=filled.c.tokens - func.least(wanted, func.floor(filled.c.tokens)), refilled_at=now)
         .returning(filled.c.tokens)
     )
-    there: float = (await tx.execute(query)).scalar_one()
+    there: float | None = (await tx.execute(query)).scalar_one_or_none()
+    if there is None:  # it was deleted a moment ago, and its key is about to be forgotten
+        return Taken(0, rate.per_seconds)
     taken = min(wanted, math.floor(there))
     return Taken(taken, 0.0 if taken else (1 - there) / per_second)

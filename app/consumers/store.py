@@ -154,14 +154,18 @@ async def list_keys(tx: Tx, consumer_id: UUID | None = None) -> list[ListedKey]:
     ]
 
 
-async def note_uses(tx: Tx, uses: Mapping[str, datetime]) -> frozenset[str]:
-    """Moves `last_used_at` on, never back. None is left for another time."""
+async def note_uses(tx: Tx, uses: Mapping[str, datetime]) -> set[str]:
+    """Moves `last_used_at` on, never back. Waits for no lock: answers the keys that others hold at this moment, which are left
+    as they were."""
     ids, times = api_keys.c.id.type, api_keys.c.last_used_at.type
+    query = select(api_keys.c.id).where(api_keys.c.id.in_(uses)).with_for_update(skip_locked=True)
+    free = set(await tx.scalars(query))
     given = func.unnest(cast(list(uses), ARRAY(ids)), cast(list(uses.values()), ARRAY(times)))
     noted = given.table_valued("id", "at", name="noted").render_derived()
-    query = update(api_keys).where(api_keys.c.id == noted.c.id)
-    await tx.execute(query.values(last_used_at=func.greatest(api_keys.c.last_used_at, noted.c.at)))
-    return frozenset()
+    update_free = update(api_keys).where(api_keys.c.id == noted.c.id, api_keys.c.id.in_(free))
+    await tx.execute(update_free.values(last_used_at=func.greatest(api_keys.c.last_used_at, noted.c.at)))
+    there = set(await tx.scalars(select(api_keys.c.id).where(api_keys.c.id.in_(uses))))
+    return there - free
 
 
 async def list_consumers(tx: Tx, *, after: UUID | None, limit: int) -> list[Consumer]:

@@ -39,18 +39,29 @@ class DataKeys:
         self._provider = provider
         self._clock = clock
         self._policy = policy
-        self.mistake: str | None = None  # why the last that was made elsewhere cannot be used here
+        self._lacking: Sequence[WrappedKey] = ()  # made elsewhere, and of no use here; the log says why
+
+    @property
+    def lacks_one(self) -> bool:
+        """Whether a data key that was made elsewhere cannot be used here."""
+        return bool(self._lacking)
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether one is in force already, so that there are values that this replica cannot open."""
+        return any(key.active_at <= self._clock.now() for key in self._lacking)
 
     async def load(self) -> None:
         """Unwraps the data keys, and makes the first where there is none yet.
 
         Raises ConfigurationError where a data key was wrapped by a key that is not to be had, and KeysUnavailable.
         """
-        keys = await self._listed()
+        as_of, keys = self._clock.now(), await self._listed()
         if not keys:
             await self._make(notice=_AT_ONCE, only_if=lambda kept: not kept)
-            keys = await self._listed()
+            as_of, keys = self._clock.now(), await self._listed()
         self._vault.put([await self._unwrapped(key) for key in keys])
+        self._vault.lacks([], as_of=as_of)
 
     async def tend(self) -> None:
         """Counts what was sealed, learns of new keys, and makes one where the present one has done enough.
@@ -109,16 +120,19 @@ class DataKeys:
 
     async def _learn(self) -> list[WrappedKey]:
         """All there are, those that were made elsewhere unwrapped."""
-        keys = await self._listed()
-        self.mistake = None
+        as_of, keys = self._clock.now(), await self._listed()
+        lacking = []
         for key in keys:
             if self._vault.knows(key.id):
                 continue
             try:
                 self._vault.put([await self._unwrapped(key)])
             except (ConfigurationError, KeysUnavailable) as error:
-                self.mistake = getattr(error, "reason", None) or str(error)
-                log.error("data_keys.unusable", data_key=str(key.id), detail=self.mistake)
+                lacking.append(key)
+                reason = getattr(error, "reason", None) or str(error)
+                log.error("data_keys.unusable", data_key=str(key.id), detail=reason)
+        self._vault.lacks([key.id for key in lacking], as_of=as_of)
+        self._lacking = lacking
         return keys
 
     async def _make(self, *, notice: timedelta, only_if: _Condition) -> DataKey | None:

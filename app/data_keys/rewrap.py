@@ -22,7 +22,9 @@ from app.vault.vault import Vault
 
 log = logger(__name__)
 
+ON_ITS_WAY = timedelta(seconds=30)  # a commit of what was sealed under the key before may take so long
 _FIRST = UUID(int=0)
+_WINDOW = 20_000  # rows that one statement looks through
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,13 @@ class Rewrapper:
         *,
         batch: int = 200,
         superseded_for: timedelta = timedelta(0),
+        looks_twice: bool = False,
     ) -> None:
-        """`superseded_for`: how long the present data key has to be in force before what is sealed under others is
+        """`looks_twice`: at what was found to be empty once, too. `superseded_for`: how long the present data key has to be in force before what is sealed under others is
         touched. Most of it is sealed anew by then of itself, with each refresh."""
         self._superseded_for = superseded_for
+        self._looks_twice = looks_twice
+        self._unreadable: set[tuple[str, UUID]] = set()
         self._db = db
         self._vault = vault
         self._clock = clock
@@ -58,8 +63,7 @@ class Rewrapper:
         """How many rows of each table are still to be sealed anew. Reads them all. Raises DatabaseUnavailable."""
         earlier, counts = await self._earlier(), {}
         for table in rewrap_store.sealed_tables() if earlier else ():
-            async with self._db.begin() as tx:
-                counts[table] = await rewrap_store.count_under(tx, table, earlier)
+            counts[table] = sum([len(rows) async for rows in self._left_in(table, earlier)])
         return counts
 
     async def work(self) -> AsyncIterator[Progress]:
@@ -69,12 +73,14 @@ class Rewrapper:
             return
         progress, before = Progress(), -1
         while progress.done != before:  # what was locked by somebody else is met in the next round
-            before = progress.done
+            before, self._unreadable = progress.done, set()
             for table in rewrap_store.sealed_tables():
                 async for reached in self._through(table, earlier, replace(progress, table=table)):
                     progress = reached
                     yield progress
-        if not any((await self.left()).values()):
+        progress = replace(progress, unreadable=len(self._unreadable))
+        yield progress
+        if await self._is_settled(earlier):
             async with self._db.begin() as tx:
                 await store.note_emptied(tx, earlier)
 
@@ -93,26 +99,55 @@ class Rewrapper:
         present = next(key for key in keys if key.id == self._vault.sealing_key)
         if self._clock.now() - present.active_at < self._superseded_for:
             return []
-        return [key.id for key in keys if key.active_at < present.active_at and key.emptied_at is None]
+        return [
+            key.id
+            for key in keys
+            if key.active_at < present.active_at and (key.emptied_at is None or self._looks_twice)
+        ]
+
+    async def _is_settled(self, earlier: Collection[UUID]) -> bool:
+        """Whether nothing is left but what does not open, and nothing that was sealed before the present key was in force
+        can still be on its way into the database."""
+        async with self._db.begin() as tx:
+            keys = await store.all_keys(tx)
+        present = next(key for key in keys if key.id == self._vault.sealing_key)
+        if self._clock.now() - present.active_at < ON_ITS_WAY:
+            return False
+        return sum((await self.left()).values()) <= len(self._unreadable)
+
+    async def _left_in(self, table: str, earlier: Collection[UUID]) -> AsyncIterator[list[UUID]]:
+        after = _FIRST
+        while True:
+            async with self._db.begin() as tx:
+                until = await rewrap_store.end_of_window(tx, table, after=after, rows=_WINDOW)
+                if until is None:
+                    return
+                found = await rewrap_store.ids_under(tx, table, earlier, after=after, until=until)
+            yield found
+            after = until
 
     async def _through(
         self, table: str, earlier: Collection[UUID], progress: Progress
     ) -> AsyncIterator[Progress]:
-        """Once through the table."""
-        after = _FIRST
+        """Once through the table, window by window: no statement reads more than one, however many rows there are."""
+        after = until = _FIRST
         while True:
             async with self._db.begin() as tx:
-                rows = await rewrap_store.sealed_under(tx, table, earlier, after=after, limit=self._batch)
+                if after == until:
+                    until = await rewrap_store.end_of_window(tx, table, after=after, rows=_WINDOW) or after
+                    if until == after:
+                        return
+                rows = await rewrap_store.sealed_under(
+                    tx, table, earlier, after=after, until=until, limit=self._batch
+                )
                 anew = [sealed for row in rows if (sealed := self._anew(table, row, earlier)) is not None]
                 if anew:
                     await rewrap_store.store_anew(tx, table, anew)
-            if not rows:
-                return
-            REWRAPPED.inc(len(anew))
-            after = rows[-1].id
-            unreadable = progress.unreadable + len(rows) - len(anew)
-            progress = replace(progress, done=progress.done + len(anew), unreadable=unreadable)
-            yield progress
+            after = rows[-1].id if len(rows) == self._batch else until
+            if anew:
+                REWRAPPED.inc(len(anew))
+                progress = replace(progress, done=progress.done + len(anew))
+                yield progress
 
     def _anew(self, table: str, row: SealedRow, earlier: Collection[UUID]) -> SealedRow | None:
         """The row with its values under the present key; None where one does not open."""
@@ -125,5 +160,6 @@ class Rewrapper:
                 values[name] = self._vault.seal(self._vault.open(sealed, place), place)
             except CannotOpen as error:
                 log.error("rewrap.unreadable", detail=str(error))
+                self._unreadable.add((table, row.id))
                 return None
         return replace(row, values=values)

@@ -57,8 +57,16 @@ def _is_sealed(each: Column[Any]) -> bool:
     return each.name.startswith(_PREFIX) and isinstance(each.type, LargeBinary)
 
 
+async def end_of_window(tx: Tx, table_name: str, *, after: UUID, rows: int) -> UUID | None:
+    """The id at which so many rows end, whatever they hold; None where there is none behind `after`."""
+    table = metadata.tables[table_name]
+    window = select(table.c.id).where(table.c.id > after).order_by(table.c.id).limit(rows).subquery()
+    end: UUID | None = (await tx.execute(select(window.c.id).order_by(window.c.id.desc()).limit(1))).scalar()
+    return end
+
+
 async def sealed_under(
-    tx: Tx, table_name: str, key_ids: Collection[UUID], *, after: UUID, limit: int
+    tx: Tx, table_name: str, key_ids: Collection[UUID], *, after: UUID, until: UUID, limit: int
 ) -> list[SealedRow]:
     """Up to `limit` rows in the order of their ids, locked; those that somebody else holds at the moment are left out."""
     table = metadata.tables[table_name]
@@ -66,7 +74,7 @@ async def sealed_under(
     generation = table.c.generation if "generation" in table.c else literal(0)
     query = (
         select(table.c.id, generation, *(table.c[name] for name in columns))
-        .where(table.c.id > after, _any_under(table, columns, key_ids))
+        .where(table.c.id > after, table.c.id <= until, _any_under(table, columns, key_ids))
         .order_by(table.c.id)
         .limit(limit)
         .with_for_update(key_share=True, skip_locked=True)
@@ -93,13 +101,14 @@ async def store_anew(tx: Tx, table_name: str, rows: Sequence[SealedRow]) -> None
     await tx.execute(query, {"ids": [row.id for row in rows], **values})
 
 
-async def count_under(tx: Tx, table_name: str, key_ids: Collection[UUID]) -> int:
-    """How many rows hold something that was sealed under any of them."""
+async def ids_under(
+    tx: Tx, table_name: str, key_ids: Collection[UUID], *, after: UUID, until: UUID
+) -> list[UUID]:
+    """The rows in that window that hold something which was sealed under any of them."""
     table = metadata.tables[table_name]
-    query = select(func.count()).select_from(table)
-    query = query.where(_any_under(table, sealed_tables()[table_name], key_ids))
-    found: int = (await tx.execute(query)).scalar_one()
-    return found
+    within = (table.c.id > after, table.c.id <= until)
+    query = select(table.c.id).where(*within, _any_under(table, sealed_tables()[table_name], key_ids))
+    return list(await tx.scalars(query))
 
 
 def _any_under(table: Table, columns: Sequence[str], key_ids: Collection[UUID]) -> ColumnElement[bool]:

@@ -13,8 +13,9 @@ from app.errors import (
     UpstreamError,
 )
 from app.grants.grant import Grant, Status
-from app.grants.sealing import open_access_token
+from app.grants.sealing import open_access_token, unreadable
 from app.grants.token import Degraded, Need, Token
+from app.vault.seal import CannotOpen
 from app.vault.vault import Vault
 
 
@@ -29,7 +30,7 @@ class Answers:
         self, grant: Grant, need: Need, *, refreshed: bool = False, degraded: Degraded | None = None
     ) -> Token:
         """The grant's token. Raises ProviderError for one that has run out by now."""
-        access_token, now = open_access_token(self._vault, grant), self._clock.now()
+        access_token, now = self._open(grant), self._clock.now()
         if access_token is None or not grant.is_valid(now):
             raise grant.run_out()
         if degraded is None and grant.status is not Status.ACTIVE:
@@ -37,6 +38,12 @@ class Answers:
         if degraded is None and not grant.lasts(now, need.min_ttl):
             degraded = Degraded.MIN_TTL_UNAVAILABLE
         return Token(grant, access_token, refreshed=refreshed, degraded=degraded)
+
+    def _open(self, grant: Grant) -> str | None:
+        try:
+            return open_access_token(self._vault, grant)
+        except CannotOpen as error:
+            raise unreadable(grant, error) from error
 
     def in_spite_of(self, error: BrokerError, grant: Grant, need: Need) -> Token:
         """The token that is there, marked degraded, where it is still valid and will do; else raises `error`."""

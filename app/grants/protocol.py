@@ -22,13 +22,14 @@ from app.grants.grant import Grant, Trigger
 from app.grants.ledger import Ledger
 from app.grants.revoke import Revoker
 from app.grants.safekeeping import Safekeeping
-from app.grants.sealing import open_refresh_token
+from app.grants.sealing import open_refresh_token, unreadable
 from app.grants.slots import Slots
 from app.oauth.answers import TokenSet, TokensIncomplete
 from app.oauth.client import OAuthClients
 from app.oauth.endpoints import TokenEndpoints
 from app.resilience import Backoff
 from app.telemetry import logger
+from app.vault.seal import CannotOpen
 from app.vault.vault import Vault
 
 log = logger(__name__)
@@ -83,7 +84,7 @@ class RefreshProtocol:
         self._breakers.check(breaker)
         client = await self._endpoints.completed(client)  # before the claim: it may take its time
         # before the claim: one that does not open is none
-        refresh_token = open_refresh_token(self._vault, grant) or ""
+        refresh_token = self._refresh_token(grant)
         async with self._slots.of(client, urgent=trigger is not Trigger.SCHEDULER):
             await self._safekeeping.require(client)
             if await self._safekeeping.settle_own(grant.id):
@@ -91,6 +92,12 @@ class RefreshProtocol:
             may_take_over = self._safekeeping.may_take_over(client, grant)
             claim = await self._claims.win(client, grant, trigger, may_take_over=may_take_over)
             return None if claim is None else await self._use(Run(client, claim), breaker, refresh_token)
+
+    def _refresh_token(self, grant: Grant) -> str:
+        try:
+            return open_refresh_token(self._vault, grant) or ""
+        except CannotOpen as error:
+            raise unreadable(grant, error) from error
 
     async def _use(self, run: Run, breaker: BreakerKey, refresh_token: str) -> Grant | None:
         try:

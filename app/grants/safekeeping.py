@@ -30,7 +30,7 @@ from app.oauth.answers import TokenSet
 from app.oauth.client import OAuthClient, OAuthClients
 from app.telemetry import logger
 from app.vault.seal import CannotOpen, Place
-from app.vault.vault import Vault
+from app.vault.vault import KeyNotKnown, Vault
 
 log = logger(__name__)
 
@@ -172,7 +172,11 @@ class Safekeeping:
         try:
             client = self._clients.get(entry.provider)
             text = self._vault.open(entry.sealed, _place(entry.attempt_id, entry.generation))
-        except (UnknownProvider, CannotOpen) as error:  # the registration, or the key, may come back
+        except (
+            UnknownProvider,
+            CannotOpen,
+            KeyNotKnown,
+        ) as error:  # the registration, or the key, may come back
             log.error("journal.entry_unreadable", grant_id=str(entry.grant_id), reason=type(error).__name__)
             return False
         async with self._db.begin() as tx:
@@ -186,7 +190,7 @@ class Safekeeping:
         tokens = TokenSet(**json.loads(text))
         try:
             committed = await self._ledger.commit_late(run, tokens)
-        except CannotOpen:  # what is stored: the grant's trouble, and no other entry's
+        except (CannotOpen, KeyNotKnown):  # what is stored: the grant's trouble, and no other entry's
             log.error("journal.entry_unsettled", grant_id=str(entry.grant_id))
             return False
         if committed is None:

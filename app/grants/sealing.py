@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from app.errors import BrokerError
 from app.grants.grant import Grant, fingerprint
-from app.vault.seal import Place
+from app.telemetry import logger
+from app.vault.seal import CannotOpen, Place
 from app.vault.vault import Vault
+
+log = logger(__name__)
 
 
 def _place(grant_id: UUID, field: str, generation: int) -> Place:
@@ -44,3 +48,14 @@ def open_refresh_token(vault: Vault, grant: Grant) -> str | None:
     if grant.sealed_refresh_token is None:
         return None
     return vault.open(grant.sealed_refresh_token, _place(grant.id, "refresh_token", grant.generation))
+
+
+def unreadable(grant: Grant, error: CannotOpen) -> BrokerError:
+    """What a caller is told of a row that was tampered with, or damaged: it is that grant's trouble, and nobody else's."""
+    log.error("grant.unreadable", grant_id=str(grant.id), detail=str(error))
+    return BrokerError(
+        "The stored connection cannot be read. This service's operators have to look into it.",
+        provider=grant.key.provider,
+        user_id=grant.key.user_id,
+        grant_id=grant.id,
+    )

@@ -7,14 +7,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from app.clock import Clock
+from app.db import DatabaseUnavailable
+from app.ids import time_of
 from app.vault.data_key import DataKey, present
 from app.vault.seal import KEY_BYTES, CannotOpen, Place, key_id_of, open_sealed, seal
+
+_LATE = timedelta(seconds=5)  # clocks of replicas, and a listing that was under way
+
+
+class KeyNotKnown(DatabaseUnavailable):
+    """A value was sealed under a data key that is there, and that this replica does not have: it was made just now, or its
+    key-encryption key is lacking here. Nothing may be concluded from that, and nothing be lost by it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.detail = "A key of the token store is not known to this replica yet. Try again shortly."
 
 
 class Vault:
@@ -26,11 +40,17 @@ class Vault:
         self._sealing: DataKey | None = None
         self._coming: list[DataKey] = []  # not in force yet
         self._seals: Counter[UUID] = Counter()
+        self._lacking: frozenset[UUID] = frozenset()
+        self._listed_at = datetime.min.replace(tzinfo=UTC)
 
     def put(self, keys: Iterable[DataKey]) -> None:
         """Uses these too, from now on."""
         self._keys.update({key.id: key for key in keys})
         self._look()
+
+    def lacks(self, key_ids: Iterable[UUID], *, as_of: datetime) -> None:
+        """These are there and cannot be used here; besides them and those that it was given there were none."""
+        self._lacking, self._listed_at = frozenset(key_ids), as_of
 
     def knows(self, key_id: UUID) -> bool:
         return key_id in self._keys
@@ -46,8 +66,11 @@ class Vault:
         return seal(key.id, key.key, plaintext.encode(), place)
 
     def open(self, sealed: bytes, place: Place) -> str:
-        """Raises CannotOpen where `sealed` was changed, or was not sealed at this `place`."""
-        key = self._keys.get(key_id_of(sealed))
+        """Raises CannotOpen where `sealed` was changed, or was not sealed at this `place`, and KeyNotKnown."""
+        key_id = key_id_of(sealed)
+        key = self._keys.get(key_id)
+        if key is None and (key_id in self._lacking or time_of(key_id) > self._listed_at - _LATE):
+            raise KeyNotKnown
         if key is None:
             raise CannotOpen(
                 f"{place.table}.{place.field} of {place.row_id} was sealed under an unknown data key"

@@ -51,9 +51,12 @@ CREATE FUNCTION {schema}.prune_audit(before timestamptz, most integer, OUT prune
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
 DECLARE
   sealed audit_chain%ROWTYPE;
+  kept integer;
 BEGIN
-  IF before IS NULL OR before > clock_timestamp() - interval '30 days' THEN
-    RAISE EXCEPTION 'audit events are kept for 30 days at least' USING ERRCODE = 'insufficient_privilege';
+  SELECT r.days INTO kept FROM audit_retention AS r;
+  IF before IS NULL OR kept = 0 OR before > clock_timestamp() - make_interval(days => greatest(kept, 30)) THEN
+    RAISE EXCEPTION 'audit events are kept for % days', CASE kept WHEN 0 THEN 'all' ELSE greatest(kept, 30)::text END
+      USING ERRCODE = 'insufficient_privilege';
   END IF;
   pruned := 0;
   SELECT b.sequence, b.hash INTO sequence, hash FROM audit_beginning AS b FOR UPDATE;
@@ -75,6 +78,17 @@ $$
 
 
 def upgrade() -> None:
+    # Whoever writes an event meanwhile waits: one between the copy and the trigger would never be chained.
+    op.execute("LOCK TABLE audit_events IN SHARE ROW EXCLUSIVE MODE")
+    op.create_table(
+        "audit_retention",
+        sa.Column("only_one", sa.Boolean(), server_default=sa.text("true"), nullable=False),
+        sa.Column("days", sa.Integer(), nullable=False),
+        sa.CheckConstraint("only_one", name=op.f("audit_retention_only_one_check")),
+        sa.CheckConstraint("days = 0 OR days >= 30", name=op.f("audit_retention_days_check")),
+        sa.PrimaryKeyConstraint("only_one", name=op.f("audit_retention_pkey")),
+    )
+    op.execute("INSERT INTO audit_retention (days) VALUES (0)")
     op.create_table(
         "audit_unchained",
         sa.Column("event_id", sa.UUID(), nullable=False),
@@ -128,5 +142,5 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION prune_audit(timestamptz, integer)")
     op.execute("DROP TRIGGER queue_audit_events ON audit_events")
     op.execute("DROP FUNCTION queue_audit_events()")
-    for name in ("audit_beginning", "audit_head", "audit_chain", "audit_unchained"):
+    for name in ("audit_retention", "audit_beginning", "audit_head", "audit_chain", "audit_unchained"):
         op.drop_table(name)

@@ -20,7 +20,6 @@ def upgrade() -> None:
     now = sa.text("clock_timestamp()")
     moment = sa.DateTime(timezone=True)
     op.add_column("data_keys", sa.Column("active_at", moment, nullable=False, server_default=now))
-    op.execute("UPDATE data_keys SET active_at = created_at")
     op.add_column("data_keys", sa.Column("seals", sa.BigInteger, nullable=False, server_default="0"))
     op.add_column("data_keys", sa.Column("emptied_at", moment))
     op.add_column("api_keys", sa.Column("last_used_at", moment))

@@ -79,13 +79,12 @@ async def rewrap(seed: int, size: Size) -> Outcome:
         async with reads.going_on(site, wanted, seed):
             start = time.monotonic()
             await asyncio.sleep(BEFORE_SECONDS)
-            code, said = await _rotate_keys(site)
-            end = time.monotonic()
+            code, said, end = await _rotate_keys(site)
         done = _DONE.search(said)
-        left = await site.postgres.query("SELECT 1 FROM data_keys WHERE emptied_at IS NOT NULL")
+        emptied = await site.postgres.query("SELECT 1 FROM data_keys WHERE emptied_at IS NOT NULL")
     seconds = float(done[2]) if done else 0.0
     violations = [Violation("a_read_is_answered_meanwhile", each) for each in reads.failed]
-    if code or done is None or int(done[1].replace(",", "")) != grants or not left:
+    if code or done is None or int(done[1].replace(",", "")) != grants or not emptied:
         violations.append(Violation("everything_is_sealed_anew", f"{code} {said}"))
     before, meanwhile = reads.between(start, start + BEFORE_SECONDS), reads.between(end - seconds, end)
     return Outcome(
@@ -95,8 +94,8 @@ async def rewrap(seed: int, size: Size) -> Outcome:
     )  # fmt: skip
 
 
-async def _rotate_keys(site: Site) -> tuple[int | None, str]:
-    """As an operator calls it, with the replica's settings."""
+async def _rotate_keys(site: Site) -> tuple[int | None, str, float]:
+    """As an operator calls it, with the replica's settings: its exit code, what it said, and when the rows were done."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "app.cli", "rotate-keys"),
         cwd=REPOSITORY,
@@ -106,11 +105,17 @@ async def _rotate_keys(site: Site) -> tuple[int | None, str]:
     )
     try:
         async with asyncio.timeout(DEADLINE_SECONDS):
-            said, _ = await process.communicate()
+            assert process.stdout is not None
+            said, done_at = "", 0.0
+            async for line in process.stdout:
+                said += line.decode()
+                if not done_at and _DONE.search(said):
+                    done_at = time.monotonic()
+            await process.wait()
     except TimeoutError:
         process.kill()
         raise
-    return process.returncode, said.decode()
+    return process.returncode, said, done_at
 
 
 def _figures(rate: float, before: Sequence[float], meanwhile: Sequence[float]) -> list[str]:

@@ -50,7 +50,9 @@ async def test_what_the_service_never_deletes_it_cannot(service: asyncpg.Connect
         await service.execute(f"DELETE FROM {table}")
 
 
-@pytest.mark.parametrize("table", ["audit_events", "audit_chain", "audit_beginning", "refresh_attempts"])
+@pytest.mark.parametrize(
+    "table", ["audit_events", "audit_chain", "audit_beginning", "audit_retention", "refresh_attempts"]
+)
 async def test_the_history_can_be_added_to_and_not_changed(service: asyncpg.Connection, table: str) -> None:
     column = await service.fetchval(
         "SELECT attname FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 LIMIT 1", table
@@ -60,12 +62,29 @@ async def test_the_history_can_be_added_to_and_not_changed(service: asyncpg.Conn
             await service.execute(statement)
 
 
-async def test_the_audit_trail_is_pruned_by_a_function_that_keeps_a_month(
-    service: asyncpg.Connection,
+@pytest.mark.parametrize(("days", "refused"), [(0, [1, 31, 3650]), (30, [1, 29]), (90, [1, 31, 89])])
+async def test_the_audit_trail_is_pruned_as_the_owner_has_said_and_no_further(
+    service: asyncpg.Connection, database_url: str, days: int, refused: list[int]
 ) -> None:
-    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="30 days"):
-        await service.execute("SELECT prune_audit(clock_timestamp(), 1000)")
-    await service.execute("SELECT prune_audit(clock_timestamp() - interval '31 days', 1000)")
+    async with database(database_url) as owner:
+        await owner.execute(f"UPDATE audit_retention SET days = {days}")
+    prune = "SELECT prune_audit(clock_timestamp() - interval '{} days', 1000)"
+    for younger in refused:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="are kept for"):
+            await service.execute(prune.format(younger))
+    if days:
+        await service.execute(prune.format(days + 1))
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await service.execute("UPDATE audit_retention SET days = 30")
+
+
+async def test_migrations_say_how_long_events_are_kept(database_url: str) -> None:
+    for days in (400, 0):
+        db = Database(database_url, migrate_url=as_owner(database_url), audit_days=days, pool_size=1)
+        await db.migrate()
+        await db.close()
+        async with database(database_url) as owner:
+            assert await owner.fetchval("SELECT days FROM audit_retention") == days
 
 
 async def test_nothing_is_made_beside_the_tables(service: asyncpg.Connection) -> None:

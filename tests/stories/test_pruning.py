@@ -21,6 +21,13 @@ from tests.postgres import database
 from tests.trail import Trail
 
 
+@pytest.fixture(autouse=True)
+async def thirty_days(database_url: str) -> None:
+    """What the owner has said."""
+    async with database(database_url) as owner:
+        await owner.execute("UPDATE audit_retention SET days = 30")
+
+
 @pytest.fixture
 async def trail(database_url: str, tmp_path: Path) -> AsyncIterator[Trail]:
     async with Trail.of(database_url, tmp_path) as made:

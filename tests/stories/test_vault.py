@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+from datetime import timedelta
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
+from app.clock import SystemClock
 from app.db import Database
 from app.errors import ConfigurationError
 from app.sandbox.server import Sandbox
 from app.vault.local_keys import LocalKeys
 from app.vault.seal import CannotOpen, Place
-from app.vault.vault import Vault
+from app.vault.vault import KeyNotKnown, Vault
 from tests.broker import Broker, bring
 from tests.postgres import as_owner
 from tests.vault import loaded_vault
@@ -58,8 +60,12 @@ async def test_a_value_sealed_under_a_foreign_data_key_does_not_open(
     await other.migrate()
     await other.close()
     sealed = (await loaded(empty_database_url, {"a": KEY})).seal("secret", PLACE)
+    vault = await loaded(database_url, {"a": KEY})
+    with pytest.raises(KeyNotKnown):  # made only just now, so this one may not have heard of it
+        vault.open(sealed, PLACE)
+    vault.lacks([], as_of=SystemClock().now() + timedelta(minutes=1))
     with pytest.raises(CannotOpen, match="unknown data key"):
-        (await loaded(database_url, {"a": KEY})).open(sealed, PLACE)
+        vault.open(sealed, PLACE)
 
 
 @pytest.mark.parametrize(
