@@ -29,11 +29,13 @@ from app import privileges
 from app.clock import Clock, DatabaseClock
 from app.errors import Overloaded
 from app.servers import STATEMENTS, Servers, user_of
+from app.telemetry import logger
 
 Tx = AsyncConnection
 T = TypeVar("T")
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
+log = logger(__name__)
 _PING_SECONDS = 3.0  # with a new connection afterwards it is less than T2 tries for
 _UNANSWERED = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _MIGRATION_LOCK = 7_310_482_945_112_406_321  # any constant: every replica asks for the same one
@@ -140,8 +142,7 @@ class Database:
                 if role is not None:
                     await _give_privileges(tx, role)
                 if self._audit_days is not None and revision == "head":
-                    set_days = text("UPDATE audit_retention SET days = :days WHERE days <> :days")
-                    await tx.execute(set_days, {"days": self._audit_days})
+                    await _set_retention(tx, self._audit_days)
 
     async def _role(self) -> str:
         """The one that the service has. A pooler may know it by another name than the URL; while it is away that has to do."""
@@ -261,6 +262,20 @@ async def _give_privileges(tx: Tx, role: str) -> None:
     if role != owner:
         for statement in privileges.statements(role, schema):
             await tx.execute(text(statement))
+
+
+async def _set_retention(tx: Tx, days: int) -> None:
+    query = text("SELECT days, has_table_privilege('audit_retention', 'UPDATE') FROM audit_retention")
+    present, may_change = (await tx.execute(query)).one()
+    if present == days:
+        return
+    if may_change:
+        await tx.execute(text("UPDATE audit_retention SET days = :days"), {"days": days})
+    else:
+        sentence = (
+            f"audit events are kept for {present} days; only a migration by the tables' owner changes that"
+        )
+        log.warning("settings.retention_not_set", detail=sentence)
 
 
 def _upgrade(connection: Connection, revision: str) -> None:

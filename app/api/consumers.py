@@ -15,7 +15,7 @@ from app.api.answers import CursorQuery, LimitQuery, Page, page, read_cursor
 from app.api.deps import Body, Moment, OpaqueName
 from app.api.problems import responses
 from app.api.services import Use
-from app.consumers.consumer import Consumer, Scope
+from app.consumers.consumer import RESERVED_NAMES, Consumer, Scope
 from app.errors import NotFound, ValidationFailed
 from app.ids import uuid7
 from app.resilience import Rate
@@ -28,6 +28,12 @@ ConsumerPath = Annotated[UUID, Path(description="The `id` of a consumer.")]
 def _star_at_the_end(name: str) -> str:
     if "*" in name[:-1]:
         raise ValueError("may hold `*` at its end only")
+    return name
+
+
+def _not_reserved(name: str) -> str:
+    if name in RESERVED_NAMES:
+        raise ValueError("is what the audit trail calls somebody who is no consumer; choose another")
     return name
 
 
@@ -46,7 +52,7 @@ class RateBody(Body):
 class ConsumerBody(Body):
     """A service of yours, and what its keys may do."""
 
-    name: OpaqueName = Field(examples=["reports"])
+    name: Annotated[OpaqueName, AfterValidator(_not_reserved)] = Field(examples=["reports"])
     scopes: list[Scope] = Field(min_length=1)
     providers: list[OpaqueName] | None = Field(default=None, max_length=500, description="Left out: all.")
     users: list[UserPattern] | None = Field(

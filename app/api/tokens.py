@@ -148,7 +148,8 @@ async def validate_token(
 def disclosure_of(consumer: Consumer, token: Token) -> Disclosure:
     """What goes on record when it is answered."""
     grant = token.grant
-    return Disclosure(consumer.name, grant.key.provider, grant.key.user_id, grant.id, grant.generation)
+    key = grant.key
+    return Disclosure(consumer.name, key.provider, key.user_id, grant.id, grant.generation, consumer.key_id)
 
 
 def answer_of(token: Token, services: Services, response: Response) -> TokenAnswer:

@@ -29,6 +29,7 @@ class Disclosure(NamedTuple):
     user_id: str
     grant_id: UUID
     generation: int
+    key_id: str | None = None  # of the consumer's keys, the one that was used
 
     def event(self, details: Mapping[str, Any]) -> AuditEvent:
         """What the trail says of it."""
@@ -38,7 +39,7 @@ class Disclosure(NamedTuple):
             self.provider,
             self.user_id,
             self.grant_id,
-            {"generation": self.generation, **details},
+            {"generation": self.generation, "key_id": self.key_id, **details},
         )
 
 

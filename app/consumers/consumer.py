@@ -17,6 +17,11 @@ from app.resilience import Rate
 _KEY = re.compile(r"brk_(?P<id>[0-9a-f]{16})_(?P<secret>[0-9a-f]{64})")
 
 
+RESERVED_NAMES = frozenset(
+    {"broker", "user", "command line"}
+)  # who acts in the audit trail where no consumer does
+
+
 class Scope(StrEnum):
     """What a key may be used for."""
 
@@ -32,7 +37,8 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True)
 class Consumer:
-    """`providers` and `users` None: all of them. A user is named exactly, or by `prefix*`. `rate` None: no limit."""
+    """`providers` and `users` None: all of them. A user is named exactly, or by `prefix*`. `rate` None: no limit. `key_id`:
+    of the key that was shown, if it is a request's."""
 
     id: UUID
     name: str
@@ -40,6 +46,7 @@ class Consumer:
     providers: frozenset[str] | None = None
     users: tuple[str, ...] | None = None
     rate: Rate | None = None
+    key_id: str | None = None
 
     def require(self, scope: Scope) -> None:
         """Raises Forbidden unless the key has the scope."""
@@ -68,6 +75,17 @@ class Consumer:
             user_id.startswith(allowed[:-1]) if allowed.endswith("*") else user_id == allowed
             for allowed in self.users
         )
+
+
+def rights_of(consumer: Consumer) -> dict[str, object]:
+    """What it may do and how often, as the audit trail has it."""
+    rate = consumer.rate
+    return {
+        "scopes": sorted(consumer.scopes),
+        "providers": None if consumer.providers is None else sorted(consumer.providers),
+        "users": None if consumer.users is None else list(consumer.users),
+        "rate": None if rate is None else {"limit": rate.limit, "per_seconds": rate.per_seconds},
+    }
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from app.audit import store as audit
 from app.audit.event import AuditEvent
 from app.clock import Clock
 from app.consumers import store
-from app.consumers.consumer import Consumer, Scope, new_key, split_key
+from app.consumers.consumer import RESERVED_NAMES, Consumer, Scope, new_key, rights_of, split_key
 from app.consumers.store import ListedKey
 from app.db import Database, Tx
 from app.errors import Conflict, NotFound, Unauthenticated, ValidationFailed
@@ -39,9 +38,11 @@ class KeyRegistry:
                 tx, consumer_id=uuid7(self._clock.now()), name=ADMIN_CONSUMER, scopes=[Scope.ADMIN]
             )
             if await store.add_key(tx, key_id=key_id, secret=secret, consumer_id=consumer_id):
-                await store.revoke_other_keys(tx, consumer_id, but=key_id)
                 event = AuditEvent("key.installed", details={"key_id": key_id, "consumer": ADMIN_CONSUMER})
                 await audit.record(tx, event, now=self._clock.now())
+                for other in await store.revoke_other_keys(tx, consumer_id, but=key_id):
+                    event = AuditEvent("key.revoked", details={"key_id": other, "replaced_by": key_id})
+                    await audit.record(tx, event, now=self._clock.now())
             found = await store.find_key(tx, key_id)
         if found is None or not found[0].accepts(secret, self._clock.now()):
             log.warning(
@@ -71,11 +72,14 @@ class KeyRegistry:
                 "The key was not made.",
                 fields={"scopes": f"must be some of {', '.join(Scope)} (got {', '.join(unknown) or 'none'})"},
             )
+        if consumer in RESERVED_NAMES:
+            raise ValidationFailed("The key was not made.", fields={"consumer": f"{consumer!r} is reserved"})
         key = new_key()
         key_id, secret = _parts(key)
         async with self._db.begin() as tx:
+            before = await store.find_consumer(tx, consumer)
             if not change_rights:
-                _require_same_rights(await store.find_consumer(tx, consumer), scopes, providers, users)
+                _require_same_rights(before, scopes, providers, users)
             consumer_id = await store.ensure_consumer(
                 tx,
                 consumer_id=uuid7(self._clock.now()),
@@ -87,8 +91,13 @@ class KeyRegistry:
             await store.add_key(
                 tx, key_id=key_id, secret=secret, consumer_id=consumer_id, expires_at=expires_at
             )
-            details: dict[str, Any] = {"key_id": key_id, "consumer": consumer, "scopes": list(scopes)}
+            after = await store.find_consumer(tx, consumer)
+            assert after is not None
+            details = _of_key(key_id, after, expires_at)
             await audit.record(tx, AuditEvent("key.created", actor, details=details), now=self._clock.now())
+            if before is not None and rights_of(before) != rights_of(after):
+                changed = AuditEvent("consumer.changed", actor, details=_change(before, after))
+                await audit.record(tx, changed, now=self._clock.now())
         return key
 
     async def create_consumer(self, consumer: Consumer, *, actor: str) -> None:
@@ -96,8 +105,7 @@ class KeyRegistry:
         async with self._db.begin() as tx:
             if not await store.add_consumer(tx, consumer):
                 raise Conflict(f"There is a consumer called {consumer.name!r} already.")
-            details = {"consumer": consumer.name, "scopes": sorted(consumer.scopes)}
-            event = AuditEvent("consumer.created", actor, details=details)
+            event = AuditEvent("consumer.created", actor, details=_named(consumer) | rights_of(consumer))
             await audit.record(tx, event, now=self._clock.now())
 
     async def issue_key(self, consumer_id: UUID, *, expires_at: datetime | None, actor: str) -> str:
@@ -109,7 +117,7 @@ class KeyRegistry:
             await store.add_key(
                 tx, key_id=key_id, secret=secret, consumer_id=consumer_id, expires_at=expires_at
             )
-            event = AuditEvent("key.created", actor, details={"key_id": key_id, "consumer": consumer.name})
+            event = AuditEvent("key.created", actor, details=_of_key(key_id, consumer, expires_at))
             await audit.record(tx, event, now=self._clock.now())
         return key
 
@@ -149,10 +157,10 @@ class KeyRegistry:
         Raises NotFound, and Conflict for the one that BROKER_ADMIN_KEY makes.
         """
         async with self._db.begin() as tx:
-            changed = change(await _found(tx, consumer_id, to_change=True))
+            before = await _found(tx, consumer_id, to_change=True)
+            changed = change(before)
             await store.change_consumer(tx, changed)
-            details = {"consumer": changed.name, "scopes": sorted(changed.scopes)}
-            event = AuditEvent("consumer.changed", actor, details=details)
+            event = AuditEvent("consumer.changed", actor, details=_change(before, changed))
             await audit.record(tx, event, now=self._clock.now())
             await self._announce_keys(tx, consumer_id)
         return changed
@@ -166,7 +174,7 @@ class KeyRegistry:
             consumer = await _found(tx, consumer_id, to_change=True)
             await self._announce_keys(tx, consumer_id)
             await store.delete_consumer(tx, consumer_id)
-            event = AuditEvent("consumer.deleted", actor, details={"consumer": consumer.name})
+            event = AuditEvent("consumer.deleted", actor, details=_named(consumer) | rights_of(consumer))
             await audit.record(tx, event, now=self._clock.now())
 
     async def _announce_keys(self, tx: Tx, consumer_id: UUID) -> None:
@@ -181,6 +189,19 @@ async def _found(tx: Tx, consumer_id: UUID, *, to_change: bool = False) -> Consu
     if to_change and consumer.name == ADMIN_CONSUMER:
         raise Conflict("This consumer is made by the setting BROKER_ADMIN_KEY; change that instead.")
     return consumer
+
+
+def _named(consumer: Consumer) -> dict[str, object]:
+    return {"consumer": consumer.name, "consumer_id": str(consumer.id)}  # a name may be somebody else's later
+
+
+def _change(before: Consumer, after: Consumer) -> dict[str, object]:
+    return {**_named(after), "before": rights_of(before), "after": rights_of(after)}
+
+
+def _of_key(key_id: str, consumer: Consumer, expires_at: datetime | None) -> dict[str, object]:
+    ends = None if expires_at is None else expires_at.isoformat()
+    return {"key_id": key_id, **_named(consumer), **rights_of(consumer), "expires_at": ends}
 
 
 def _require_same_rights(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -40,7 +40,7 @@ async def find_key(tx: Tx, key_id: str) -> tuple[ApiKey, Consumer] | None:
     if row is None:
         return None
     key = ApiKey(row.id, row.secret_sha256, row.expires_at, row.revoked_at)
-    return key, _consumer(row.consumer_id, row)
+    return key, replace(_consumer(row.consumer_id, row), key_id=key.id)
 
 
 async def find_consumer(tx: Tx, name: str) -> Consumer | None:
@@ -122,13 +122,15 @@ async def revoke_key(tx: Tx, key_id: str, *, consumer_id: UUID | None = None) ->
     return result.one_or_none() is not None
 
 
-async def revoke_other_keys(tx: Tx, consumer_id: UUID, *, but: str) -> None:
-    """Leaves the consumer one key."""
-    await tx.execute(
+async def revoke_other_keys(tx: Tx, consumer_id: UUID, *, but: str) -> list[str]:
+    """Leaves the consumer one key; the ids of those that were in force besides it."""
+    query = (
         update(api_keys)
         .where(api_keys.c.consumer_id == consumer_id, api_keys.c.id != but, api_keys.c.revoked_at.is_(None))
         .values(revoked_at=func.clock_timestamp())
+        .returning(api_keys.c.id)
     )
+    return list(await tx.scalars(query))
 
 
 async def list_keys(tx: Tx, consumer_id: UUID | None = None) -> list[ListedKey]:

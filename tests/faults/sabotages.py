@@ -237,7 +237,7 @@ SABOTAGES: Sequence[Sabotage] = (
     Sabotage(
         "a_redirect_is_not_followed",
         "redirects of a provider are followed",
-        "oauth/door.py",
+        "outbound/http.py",
         "follow_redirects=False",
         "follow_redirects=True",
         REDIRECTED,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 
+from app.consumers.consumer import Consumer
+from app.errors import RateLimited
+from app.resilience import Rate
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring
 
@@ -60,6 +64,8 @@ async def test_two_keys_overlap_and_one_can_be_revoked(broker: Broker, sandbox: 
         ({"scopes": ["root"]}, "body.scopes.0"),
         ({"scopes": []}, "body.scopes"),
         ({"name": ""}, "body.name"),
+        ({"name": "broker"}, "body.name"),
+        ({"name": "command line"}, "body.name"),
         ({"colour": "red"}, "body.colour"),
     ],
 )
@@ -166,3 +172,32 @@ async def test_the_consumer_of_the_admin_key_is_not_changed_by_a_request(broker:
         await broker.http.delete(f"/consumers/{admin['id']}"),
     ]
     assert [answer.json()["code"] for answer in answers] == ["conflict", "conflict"]
+
+
+async def test_the_audit_trail_tells_which_rights_became_which_and_by_which_key(
+    broker: Broker, sandbox: Sandbox
+) -> None:
+    await broker.put("sandbox/acme-1", bring(sandbox.grant("acme-1"), expires_in=3600))
+    consumer = await _create(broker, users=["acme-*"], rate={"limit": 5, "per_seconds": 1})
+    key = await _key(broker, consumer, expires_at="2100-01-01T00:00:00Z")
+    await broker.http.patch(f"/consumers/{consumer['id']}", json={"users": None})
+    assert await _status(broker, key["key"]) == 200
+    await broker.services.disclosures.flush()
+    events = (await broker.http.get("/audit", params={"limit": 100})).json()["items"]
+    told = {event["action"]: event["details"] for event in events}
+    rights = {"scopes": ["tokens:read"], "providers": None, "rate": {"limit": 5, "per_seconds": 1}}
+    named = {"consumer": "reports", "consumer_id": consumer["id"]}
+    assert told["consumer.created"] == {**named, **rights, "users": ["acme-*"]}
+    assert told["consumer.changed"] == {
+        **named,
+        "before": {**rights, "users": ["acme-*"]},
+        "after": {**rights, "users": None},
+    }
+    assert (told["key.created"]["key_id"], told["key.created"]["expires_at"][:4]) == (key["id"], "2100")
+    assert told["token.disclosed"]["key_id"] == key["id"]
+
+
+async def test_a_rate_of_a_consumer_deleted_a_moment_ago_is_no_crash(broker: Broker) -> None:
+    gone = Consumer(uuid4(), "gone", frozenset(), rate=Rate(5, 60))
+    with pytest.raises(RateLimited):
+        await broker.services.limiter.admit(gone)
