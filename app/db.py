@@ -19,6 +19,8 @@ from typing import Any, TypeVar, cast
 import asyncpg
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import AdaptedConnection, Connection, DateTime, event, func, select, text
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -280,5 +282,11 @@ async def _set_retention(tx: Tx, days: int) -> None:
 
 def _upgrade(connection: Connection, revision: str) -> None:
     config = migration_config()
+    known = {each.revision for each in ScriptDirectory.from_config(config).walk_revisions()}
+    present = MigrationContext.configure(connection).get_current_revision()
+    if present is not None and present not in known:
+        # A later release was here, and migrations only add: this one starts beside it, or after it was taken back.
+        log.warning("schema.newer", detail=f"the schema is at {present}, which this release does not know")
+        return
     config.attributes["connection"] = connection
     command.upgrade(config, revision)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,13 @@ import httpx
 import pytest
 
 from app.api.services import Services
+from app.clock import SystemClock
 from app.consumers import failures
+from app.consumers.authenticate import Authenticator
 from app.consumers.consumer import new_key
 from app.consumers.failures import MAX_FAILURES, Failures
+from app.errors import RateLimited, Unauthenticated
+from app.listener import Listener
 from tests.broker import ADMIN_KEY, Broker, settings_for
 
 PROXY, GUESSER, OTHER = "10.0.0.1", "203.0.113.9", "203.0.113.10"
@@ -201,3 +205,25 @@ def test_memory_is_bounded_and_the_last_ones_are_kept() -> None:
     assert counted.wait(GUESSER) == 1
     clock.seconds = 60.0
     assert counted.wait(GUESSER) == 0
+
+
+async def test_who_is_right_again_and_again_is_served_for_longer_than_ten_minutes(
+    broker: Broker, database_url: str
+) -> None:
+    clock = LeapingClock()
+    authenticator = Authenticator(broker.services.db, Listener(database_url, clock), clock)
+    for _ in range(5):
+        await authenticator.consumer_of(ADMIN_KEY, address=GUESSER)
+        clock.ahead += 300
+    for _ in range(MAX_FAILURES + 1):
+        with suppress(Unauthenticated, RateLimited):
+            await authenticator.consumer_of("brk_" + "0" * 16 + "_" + "0" * 64, address=GUESSER)
+    assert (await authenticator.consumer_of(ADMIN_KEY, address=GUESSER)).name == "admin"
+    await authenticator.close()
+
+
+class LeapingClock(SystemClock):
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import asyncpg
+import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -104,3 +105,34 @@ async def test_every_migration_can_be_taken_back_and_applied_again(empty_databas
 async def test_replicas_that_start_at_once_migrate_once(empty_database_url: str) -> None:
     await asyncio.gather(*(_migrate(empty_database_url) for _ in range(8)))
     assert "grants" in await _tables(empty_database_url)
+
+
+async def test_a_release_that_knows_less_than_the_schema_starts_all_the_same(
+    empty_database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await _migrate(empty_database_url)
+    connection = await asyncpg.connect(empty_database_url.replace("+asyncpg", ""))
+    await connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    await _migrate(empty_database_url)
+    assert await connection.fetchval("SELECT version_num FROM alembic_version") == "9999"
+    await connection.close()
+    assert "schema.newer" in caplog.text
+
+
+async def test_an_event_written_while_the_chain_is_made_is_chained(empty_database_url: str) -> None:
+    db = Database(empty_database_url, pool_size=1)
+    await db.migrate("0006")
+    writer = await asyncpg.connect(empty_database_url.replace("+asyncpg", ""))
+    writing = writer.transaction()
+    await writing.start()
+    await writer.execute(
+        "INSERT INTO audit_events (id, actor, action) VALUES (gen_random_uuid(), 'a', 'test.done')"
+    )
+    migrating = asyncio.create_task(db.migrate())
+    await asyncio.sleep(1)
+    assert not migrating.done()  # it waits for whoever is writing
+    await writing.commit()
+    await migrating
+    assert await writer.fetchval("SELECT count(*) FROM audit_unchained") == 1
+    await writer.close()
+    await db.close()
