@@ -13,31 +13,23 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, timedelta
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import asyncpg
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import AdaptedConnection, Connection, DateTime, event, func, select, text
+from sqlalchemy import AdaptedConnection, DateTime, event, func, select, text
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, NullPool
 
-from app import privileges
+from app import schema
 from app.clock import Clock, DatabaseClock
 from app.errors import Overloaded
 from app.servers import STATEMENTS, Servers, user_of
-from app.telemetry import logger
 
 Tx = AsyncConnection
 T = TypeVar("T")
 
-MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
-log = logger(__name__)
 _PING_SECONDS = 3.0  # with a new connection afterwards it is less than T2 tries for
 _UNANSWERED = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _MIGRATION_LOCK = 7_310_482_945_112_406_321  # any constant: every replica asks for the same one
@@ -140,11 +132,11 @@ class Database:
         with _outages_named():
             async with engine.begin() as tx:
                 await tx.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-                await tx.run_sync(_upgrade, revision)
+                await tx.run_sync(schema.upgrade, revision)
                 if role is not None:
-                    await _give_privileges(tx, role)
+                    await schema.give_privileges(tx, role)
                 if self._audit_days is not None and revision == "head":
-                    await _set_retention(tx, self._audit_days)
+                    await schema.set_retention(tx, self._audit_days)
 
     async def _role(self) -> str:
         """The one that the service has. A pooler may know it by another name than the URL; while it is away that has to do."""
@@ -250,43 +242,3 @@ async def _ping(connection: asyncpg.Connection) -> None:
 def plain_url(url: str) -> str:
     """The URL as PostgreSQL's own clients read it."""
     return url.replace("postgresql+asyncpg://", "postgresql://", 1)
-
-
-def migration_config() -> Config:
-    """Alembic's configuration; `alembic.ini` says the same for its command line."""
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    return config
-
-
-async def _give_privileges(tx: Tx, role: str) -> None:
-    owner, schema = (await tx.execute(select(func.current_user(), func.current_schema()))).one()
-    if role != owner:
-        for statement in privileges.statements(role, schema):
-            await tx.execute(text(statement))
-
-
-async def _set_retention(tx: Tx, days: int) -> None:
-    query = text("SELECT days, has_table_privilege('audit_retention', 'UPDATE') FROM audit_retention")
-    present, may_change = (await tx.execute(query)).one()
-    if present == days:
-        return
-    if may_change:
-        await tx.execute(text("UPDATE audit_retention SET days = :days"), {"days": days})
-    else:
-        sentence = (
-            f"audit events are kept for {present} days; only a migration by the tables' owner changes that"
-        )
-        log.warning("settings.retention_not_set", detail=sentence)
-
-
-def _upgrade(connection: Connection, revision: str) -> None:
-    config = migration_config()
-    known = {each.revision for each in ScriptDirectory.from_config(config).walk_revisions()}
-    present = MigrationContext.configure(connection).get_current_revision()
-    if present is not None and present not in known:
-        # A later release was here, and migrations only add: this one starts beside it, or after it was taken back.
-        log.warning("schema.newer", detail=f"the schema is at {present}, which this release does not know")
-        return
-    config.attributes["connection"] = connection
-    command.upgrade(config, revision)

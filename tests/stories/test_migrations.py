@@ -13,7 +13,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.db import Database, migration_config
+from app.db import Database
+from app.schema import migration_config
 from app.tables import metadata
 
 
