@@ -1,15 +1,21 @@
 """The HTTP/1.1 protocol of the server, with what uvicorn's leaves open: how long a request may take to arrive, how large
-its head may be, how many may be connected, and that whatever is refused down here is a problem as well.
+its head may be, how long an answer waits for a client that reads none of it, how many may be connected, and that whatever
+is refused down here is a problem as well.
 
     connected, or answered --- first byte ---> head --- head is complete ---> body --- body is complete --->
                  keep-alive limit        head limit                   body limit
 
-A timer is set only for what has not arrived whole, so an ordinary request costs none.
+A timer is set only for what has not arrived whole, or what nobody takes, so an ordinary request costs none.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import socket
+import sys
+import termios
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
@@ -30,15 +36,18 @@ _LINGER_SECONDS = (
     1.0  # what a client is still sending is taken, or it would be reset before it reads our answer
 )
 _SPARE = 64  # connections over the limit that are told so; further ones are dropped
+_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux: tcp(7)
 _HEALTH = "/health-check"  # a replica that is crowded is not ill, and must not be ended for it
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`head_bytes` ends a head that is still arriving; the application's own limit for a whole one is lower."""
+    """`head_bytes` ends a head that is still arriving; the application's own limit for a whole one is lower.
+    `untaken_seconds` is how long a client may take nothing of what was written to it; a slow one takes something."""
 
     head_seconds: float = 10.0
     body_seconds: float = BODY_SECONDS + _GRACE_SECONDS
+    untaken_seconds: float = 20.0
     head_bytes: int = 64 * 1024
     connections: int = 4096
 
@@ -68,6 +77,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timed: tuple[int, Phase] | None = None
+        self._untaken_timer: asyncio.TimerHandle | None = None
+        self._untaken_bytes = 0
         self._has_said_anything = False
         self._is_refused = False
 
@@ -78,11 +89,23 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if len(self.connections) > self.limits.connections:
             self.app = self._crowded
+        if _USER_TIMEOUT is not None:
+            milliseconds = int(self.limits.untaken_seconds * 1000)
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, milliseconds)
         self._set_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_untaken_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._set_untaken_timer()
+
+    def resume_writing(self) -> None:
+        self._stop_untaken_timer()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
@@ -156,6 +179,22 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def _set_untaken_timer(self) -> None:
+        self._untaken_bytes = _untaken(self.transport)
+        self._untaken_timer = self.loop.call_later(self.limits.untaken_seconds, self._look_whether_taken)
+
+    def _stop_untaken_timer(self) -> None:
+        if self._untaken_timer is not None:
+            self._untaken_timer.cancel()
+        self._untaken_timer = None
+
+    def _look_whether_taken(self) -> None:
+        """A transport that is closing would wait for its buffer without an end, so it is aborted as well."""
+        if _untaken(self.transport) < self._untaken_bytes:
+            self._set_untaken_timer()
+        else:
+            self.transport.abort()
+
     def _refuse(self, error: BrokerError) -> None:
         """Answers the request that is arriving, where nothing else is being answered, and ends the connection."""
         cycle = self.cycle
@@ -188,6 +227,14 @@ class BoundedProtocol(HttpToolsProtocol):
         fields = headers.completed(fields, ((b"connection", b"close"),))
         await send({"type": "http.response.start", "status": status, "headers": fields})
         await send({"type": "http.response.body", "body": body})
+
+
+def _untaken(transport: asyncio.Transport) -> int:
+    """Bytes that the client has not taken: ours, and the system's where it tells, which takes ours in large pieces only."""
+    sent = bytes(4)
+    with suppress(OSError):
+        sent = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, sent)
+    return transport.get_write_buffer_size() + int.from_bytes(sent, sys.byteorder)
 
 
 def protocol(limits: Limits) -> type[BoundedProtocol]:

@@ -24,14 +24,22 @@ class Anchor:
         except FileNotFoundError:
             return None
 
-    def move(self, head: Head) -> None:
-        """Writes `head`, unless what is there is further on. A crash leaves the old one or the new one."""
+    def move(self, head: Head) -> bool:
+        """Writes `head`, unless what is there is further on. A crash leaves the old one or the new one.
+
+        False where somebody else is at it, who is not waited for: a process may be paused in here. It sees `head` itself
+        when it looks again.
+        """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # of two replicas that share the folder, one at a time
+            try:  # of two replicas that share the folder, one at a time
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
             present = self.read()
             if present is None or present.sequence < head.sequence:
                 self._replace(head)
+        return True
 
     def _replace(self, head: Head) -> None:
         fresh = self._path.with_suffix(".new")

@@ -60,13 +60,9 @@ async def links(tx: Tx, *, after: int, limit: int) -> list[Link]:
         .order_by(piece.c.sequence)
     )  # fmt: skip
     return [
-        Link(Seal(*row[:4]), row[4], row[5], None if row[6] is None else _event(*row[6:]))
+        Link(Seal(*row[:4]), row[4], row[5], None if row[6] is None else StoredEvent(*row[6:]))
         for row in await tx.execute(query)
     ]
-
-
-def _event(*columns: Any) -> StoredEvent:
-    return StoredEvent(*columns)
 
 
 async def unlinked(tx: Tx, *, after: UUID, limit: int) -> tuple[UUID | None, list[Unlinked]]:

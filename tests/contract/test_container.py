@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from sqlalchemy import text
 
+from app.db import Database, plain_url
+from app.embedded_host import binaries_for
 from app.settings import Settings
+from tests.postgres import Postgres
 
 ROOT = Path(__file__).parents[2]
 _SECRET = re.compile(r"KEY|SECRET|PASSWORD|TOKEN|CREDENTIAL", re.IGNORECASE)
@@ -88,11 +99,13 @@ def test_it_is_asked_whether_it_is_ready(stages: list[list[Instruction]]) -> Non
     assert told(stages[-1], "CMD") == ['["broker", "serve"]']  # no shell between the signal and the service
 
 
-def test_the_container_can_write_nothing_and_has_no_capability(broker_service: dict[str, Any]) -> None:
-    assert broker_service["read_only"] is True
-    assert broker_service["cap_drop"] == ["ALL"] and "cap_add" not in broker_service
-    assert broker_service["security_opt"] == ["no-new-privileges:true"]
-    for name in (
+@pytest.mark.parametrize("name", ["broker", "migrate"])
+def test_the_container_can_write_nothing_and_has_no_capability(compose: dict[str, Any], name: str) -> None:
+    service = compose["services"][name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"] and "cap_add" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    for option in (
         "privileged",
         "pid",
         "network_mode",
@@ -102,9 +115,9 @@ def test_the_container_can_write_nothing_and_has_no_capability(broker_service: d
         "userns_mode",
         "volumes_from",
     ):
-        assert name not in broker_service, name
-    assert broker_service["tmpfs"] == ["/tmp"]
-    assert broker_service["volumes"] == ["journal:/data"]  # and no folder of the host
+        assert option not in service, option
+    assert service["tmpfs"] == ["/tmp"]
+    assert set(service.get("volumes", ())) <= {"journal:/data"}  # and no folder of the host
 
 
 def test_only_this_machine_reaches_it_and_nobody_the_database(compose: dict[str, Any]) -> None:
@@ -112,10 +125,75 @@ def test_only_this_machine_reaches_it_and_nobody_the_database(compose: dict[str,
     assert "ports" not in compose["services"]["database"]
 
 
+def test_only_migrations_know_the_owner_of_the_tables(compose: dict[str, Any]) -> None:
+    database, migrate, broker = (compose["services"][name] for name in ("database", "migrate", "broker"))
+    owner = (
+        f"postgresql://{database['environment']['POSTGRES_USER']}:${{POSTGRES_PASSWORD}}@database:5432/broker"
+    )
+    service = "postgresql://broker_service:${POSTGRES_SERVICE_PASSWORD}@database:5432/broker"
+    assert migrate["command"] == ["broker", "migrate"]
+    assert migrate["environment"]["BROKER_DATABASE_URL"] == service
+    assert migrate["environment"]["BROKER_MIGRATE_DATABASE_URL"] == owner
+    assert "env_file" not in migrate
+    assert broker["environment"]["BROKER_DATABASE_URL"] == service
+    assert "BROKER_MIGRATE_DATABASE_URL" not in broker["environment"]
+    assert "${POSTGRES_PASSWORD" not in str(broker)
+    assert broker["environment"]["POSTGRES_PASSWORD"] == ""  # or `.env` would bring it along
+    assert broker["environment"]["BROKER_MIGRATE"] == "false"
+
+
+def test_the_service_starts_when_the_schema_is_there(compose: dict[str, Any]) -> None:
+    after = {name: compose["services"][name]["depends_on"] for name in ("broker", "migrate")}
+    assert after["broker"] == {"migrate": {"condition": "service_completed_successfully"}}
+    assert after["migrate"] == {"database": {"condition": "service_healthy"}}
+    assert "restart" not in compose["services"]["migrate"]
+
+
+async def run(command: Sequence[str | Path], environment: Mapping[str, str]) -> None:
+    variables = {**os.environ, **environment}
+    await asyncio.to_thread(subprocess.run, command, env=variables, check=True)
+
+
+async def test_the_role_that_is_made_with_the_cluster_is_given_its_rights_and_alters_nothing(
+    compose: dict[str, Any], postgres: Postgres
+) -> None:
+    [script] = [
+        source
+        for source, _, target in (
+            volume.partition(":") for volume in compose["services"]["database"]["volumes"]
+        )
+        if target == "/docker-entrypoint-initdb.d/roles.sql:ro"
+    ]
+    owner = plain_url(postgres.url)
+    psql = [binaries_for(Path("/nowhere"), None).folder / "psql", "--no-psqlrc", "--set", "ON_ERROR_STOP=1"]
+    password = {"POSTGRES_SERVICE_PASSWORD": "Letters4nd1gits"}
+    await run([*psql, "--dbname", owner, "--file", ROOT / script], password)
+    service = urlsplit(owner)
+    service = service._replace(netloc=f"broker_service:Letters4nd1gits@{service.hostname}:{service.port}")
+    known = {
+        "BROKER_DATABASE_URL": service.geturl(),
+        "BROKER_MIGRATE_DATABASE_URL": owner,
+        "BROKER_ENCRYPTION_KEYS": f"a:{base64.b64encode(os.urandom(32)).decode()}",
+    }
+    given = {name: known[name] for name in compose["services"]["migrate"]["environment"]}
+    await run([sys.executable, "-m", "app.cli", "migrate"], given)
+    serving = Database(service.geturl(), pool_size=1)
+    try:
+        assert not await serving.may_alter()
+        async with serving.begin() as tx:
+            role = (
+                "SELECT rolsuper OR rolcreaterole OR rolcreatedb FROM pg_roles WHERE rolname = current_user"
+            )
+            assert (await tx.execute(text(role))).scalar_one() is False
+        await serving.migrate()  # as some commands do: there is nothing left to do
+    finally:
+        await serving.close()
+
+
 def test_secrets_come_from_outside_and_have_no_default(compose: dict[str, Any]) -> None:
     for service in compose["services"].values():
         for name, value in service["environment"].items():
-            if _SECRET.search(name):
+            if _SECRET.search(name) and value:
                 assert re.fullmatch(r"\$\{[A-Z_]+:\?[^}]+\}", value), name
     assert ":?" not in compose["services"]["broker"]["environment"]["BROKER_PUBLIC_URL"]
 

@@ -11,10 +11,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from starlette.responses import Response
 
 from app import inbound
 from app.api import middleware
-from app.inbound import Limits
+from app.inbound import BoundedProtocol, Limits
 from app.sandbox.server import Sandbox
 from app.serve import Server, configuration
 from tests.broker import ADMIN_KEY, Broker, Replicas, bring
@@ -54,12 +55,15 @@ class Connection:
                     received += part
         return received
 
-    async def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """The next answer, and nothing after it."""
+    async def answer(self, *, pause: float = 0.0) -> tuple[int, dict[str, str], bytes]:
+        """The next answer, and nothing after it; `pause` after each 64 KiB."""
         async with asyncio.timeout(15):
             head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
             fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:-2])
-            body = await self._reader.readexactly(int(fields.get("content-length", "0")))
+            length, body = int(fields.get("content-length", "0")), b""
+            while len(body) < length:
+                body += await self._reader.readexactly(min(65536, length - len(body)))
+                await asyncio.sleep(pause)
         return int(head.split(" ")[1]), fields, body
 
     def close(self) -> None:
@@ -70,7 +74,8 @@ Connect = Callable[[], Awaitable[Connection]]
 
 
 @asynccontextmanager
-async def served(broker: Broker, limits: Limits) -> AsyncIterator[Connect]:
+async def served(broker: Broker, limits: Limits, *, window: int | None = None) -> AsyncIterator[Connect]:
+    """`window`: the bytes that the system takes for each client that does not read."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = Server(configuration(broker.app, limits, drain_seconds=1))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -78,7 +83,12 @@ async def served(broker: Broker, limits: Limits) -> AsyncIterator[Connect]:
     opened: list[Connection] = []
 
     async def connect() -> Connection:
-        opened.append(Connection(*await asyncio.open_connection(*listener.getsockname())))
+        client = socket.socket()
+        if window is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, listener.getsockname())
+        opened.append(Connection(*await asyncio.open_connection(sock=client, limit=4096)))
         return opened[-1]
 
     try:
@@ -189,6 +199,58 @@ async def test_a_connection_may_be_used_for_longer_than_one_head_may_take(connec
     for _ in range(12):
         await connection.send(LIVE[:20], LIVE[20:], pause=0.05)
         assert (await connection.answer())[0] == 204
+
+
+BUNDLE = b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: broker\r\n\r\n"
+LARGE = b"GET /large HTTP/1.1\r\nHost: broker\r\n\r\n"
+CLOSING = b"GET /large HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n"
+TIMER, SYSTEM = "our timer", "the system's"
+
+
+@pytest.fixture(params=[TIMER, SYSTEM])
+def one_of_two(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only one of the two that look at what nobody takes."""
+    if request.param == TIMER:
+        monkeypatch.setattr(inbound, "_USER_TIMEOUT", None)
+    elif inbound._USER_TIMEOUT is None:
+        pytest.skip("this system has none")
+    else:
+        monkeypatch.delattr(BoundedProtocol, "pause_writing")
+
+
+def with_large_answer(broker: Broker, size: int) -> None:
+    """Far more than the system takes for a connection, at `/large`."""
+    broker.app.router.add_route("/large", lambda _: Response(bytes(size)))
+
+
+async def until_there_is_room(connect: Connect) -> None:
+    """Until one that was connected is no more."""
+    async with asyncio.timeout(20):
+        while True:
+            late = await connect()
+            await late.send("GET /providers HTTP/1.1\r\nHost: b\r\nConnection: close\r\n", KEY, "\r\n")
+            if (await late.all()).startswith(b"HTTP/1.1 200"):
+                return
+            await asyncio.sleep(0.2)
+
+
+@pytest.mark.usefixtures("one_of_two")
+@pytest.mark.parametrize("sent", [BUNDLE * 50, LARGE, CLOSING], ids=["many", "large", "closing"])
+async def test_answers_that_nobody_reads_hold_no_connection(broker: Broker, sent: bytes) -> None:
+    """Neither while the application waits to write more, nor when all is written, nor while the connection is closing."""
+    with_large_answer(broker, 16 << 20)
+    async with served(broker, Limits(connections=1, untaken_seconds=1.0), window=4096) as connect:
+        await (await connect()).send(sent)
+        await until_there_is_room(connect)
+
+
+async def test_who_reads_slowly_gets_the_whole_answer(broker: Broker) -> None:
+    with_large_answer(broker, 5 << 20)
+    async with served(broker, Limits(untaken_seconds=1.0), window=32768) as connect:
+        connection = await connect()
+        await connection.send(LARGE)
+        status, _, body = await connection.answer(pause=0.1)
+        assert (status, len(body)) == (200, 5 << 20)
 
 
 SMUGGLED = "GET /health-check/live HTTP/1.1\r\nHost: b\r\n\r\n"

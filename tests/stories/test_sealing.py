@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import stat
@@ -137,6 +138,21 @@ async def test_the_anchor_never_goes_back(trail: Trail) -> None:
     anchor.move(Head(5, bytes(32)))
     anchor.move(Head(4, bytes(32)))
     assert anchor.read() == Head(5, bytes(32))
+
+
+async def test_whoever_is_paused_while_moving_the_anchor_keeps_nobody_from_sealing(trail: Trail) -> None:
+    await trail.record()
+    head = await trail.seal()
+    with trail.anchor.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        await trail.record()
+        async with asyncio.timeout(5):
+            assert (await trail.seal()).sequence == 2
+        assert not Anchor(trail.anchor).move(trail.sealer.head)
+        assert Anchor(trail.anchor).read() == head
+    await trail.record()
+    assert (await trail.seal()).sequence == 3
+    assert Anchor(trail.anchor).read() == trail.sealer.head
 
 
 async def test_a_damaged_anchor_is_told_and_stays(trail: Trail) -> None:
