@@ -165,7 +165,12 @@ async def test_the_role_that_is_made_with_the_cluster_is_given_its_rights_and_al
         if target == "/docker-entrypoint-initdb.d/roles.sql:ro"
     ]
     owner = plain_url(postgres.url)
-    psql = [binaries_for(Path("/nowhere"), None).folder / "psql", "--no-psqlrc", "--set", "ON_ERROR_STOP=1"]
+    psql: list[str | Path] = [
+        binaries_for(Path("/nowhere"), None).folder / "psql",
+        "--no-psqlrc",
+        "--set",
+        "ON_ERROR_STOP=1",
+    ]
     password = {"POSTGRES_SERVICE_PASSWORD": "Letters4nd1gits"}
     await run([*psql, "--dbname", owner, "--file", ROOT / script], password)
     service = urlsplit(owner)
@@ -174,6 +179,7 @@ async def test_the_role_that_is_made_with_the_cluster_is_given_its_rights_and_al
         "BROKER_DATABASE_URL": service.geturl(),
         "BROKER_MIGRATE_DATABASE_URL": owner,
         "BROKER_ENCRYPTION_KEYS": f"a:{base64.b64encode(os.urandom(32)).decode()}",
+        "BROKER_AUDIT_RETENTION_DAYS": "90",
     }
     given = {name: known[name] for name in compose["services"]["migrate"]["environment"]}
     await run([sys.executable, "-m", "app.cli", "migrate"], given)
@@ -185,6 +191,7 @@ async def test_the_role_that_is_made_with_the_cluster_is_given_its_rights_and_al
                 "SELECT rolsuper OR rolcreaterole OR rolcreatedb FROM pg_roles WHERE rolname = current_user"
             )
             assert (await tx.execute(text(role))).scalar_one() is False
+            assert (await tx.execute(text("SELECT days FROM audit_retention"))).scalar_one() == 90
         await serving.migrate()  # as some commands do: there is nothing left to do
     finally:
         await serving.close()
