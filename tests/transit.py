@@ -24,6 +24,7 @@ class Transit:
     """One key, called `broker`, at the mount `transit`. `failing` is a status that it answers to everything."""
 
     def __init__(self, port: int) -> None:
+        self._runner = web.ServerRunner(web.Server(self._answer))
         self.url = f"http://127.0.0.1:{port}"
         self.port = port
         self.token = TOKEN
@@ -37,13 +38,16 @@ class Transit:
     @asynccontextmanager
     async def running(cls) -> AsyncIterator[Self]:
         transit = cls(free_port())
-        runner = web.ServerRunner(web.Server(transit._answer))
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", transit.port).start()
+        await transit._runner.setup()
+        await web.TCPSite(transit._runner, "127.0.0.1", transit.port).start()
         try:
             yield transit
         finally:
-            await runner.cleanup()
+            await transit.stop()
+
+    async def stop(self) -> None:
+        """Nothing listens at its port any more."""
+        await self._runner.cleanup()
 
     def rotate(self) -> None:
         self.versions.append(AESGCM.generate_key(256))

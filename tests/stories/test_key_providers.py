@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -9,15 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from app.errors import ConfigurationError
+from app.sandbox.server import Sandbox
 from app.vault.data_key import WrappedKey
 from app.vault.key_provider import KeyProvider, KeyProviders, KeysUnavailable
 from app.vault.local_keys import LocalKeys
 from app.vault.seal import Place
 from app.vault.transit import TransitKey, TransitKeys
-from tests.broker import Broker, settings_for
+from tests.broker import ADMIN_KEY, Broker, Replica, Replicas, bring, settings_for
 from tests.transit import TOKEN, Transit
 from tests.vault import keeping
 
@@ -180,3 +183,47 @@ async def test_a_token_file_is_read_anew_each_time_and_the_namespace_is_sent(
         assert (await broker.http.get("/health-check")).json()["checks"]["encryption"]["status"] == "healthy"
     assert transit.namespaces == {"team"}
     assert transit.asked == {"encrypt": 1, "decrypt": 1}
+
+
+async def goes_on(http: httpx.AsyncClient, sandbox: Sandbox, *, known: str, new: str) -> None:
+    """Refreshes what is known already, and seals, refreshes and fetches what is new."""
+    token = await http.get(f"/tokens/sandbox/{known}")
+    assert token.status_code == 200, token.text
+    imported = await http.put(f"/grants/sandbox/{new}", json=bring(sandbox.grant(new)))
+    assert imported.status_code == 201, imported.text
+    for user in (known, new):
+        before = (await http.get(f"/tokens/sandbox/{user}")).json()
+        refreshed = await http.post(
+            f"/tokens/sandbox/{user}/refresh", json={"generation": before["generation"]}
+        )
+        assert refreshed.status_code == 200, refreshed.text
+        assert refreshed.json()["generation"] == before["generation"] + 1
+        after = (await http.get(f"/tokens/sandbox/{user}")).json()
+        assert after["access_token"] == refreshed.json()["access_token"] != before["access_token"]
+
+
+async def test_while_transit_is_away_a_running_replica_goes_on_and_none_starts(
+    transit: Transit, replicas: Replicas, sandbox: Sandbox
+) -> None:
+    def start() -> Replica:
+        return replicas.start(
+            encryption_keys="",
+            key_provider="transit",
+            transit_url=transit.url,
+            transit_key="broker",
+            transit_token=TOKEN,
+        )
+
+    replica = await asyncio.to_thread(start)
+    key = {"Authorization": f"Bearer {ADMIN_KEY}"}
+    async with httpx.AsyncClient(base_url=replica.url, headers=key) as http:
+        await http.put("/grants/sandbox/ada", json=bring(sandbox.grant("ada")))
+        transit.failing = 503
+        await goes_on(http, sandbox, known="ada", new="ben")
+        with pytest.raises(AssertionError, match="Transit is sealed, or a standby that answers nothing"):
+            await asyncio.to_thread(start)
+        await transit.stop()
+        await goes_on(http, sandbox, known="ben", new="eve")
+        with pytest.raises(AssertionError, match=f"Transit cannot be reached at {transit.url}"):
+            await asyncio.to_thread(start)
+        assert (await http.get("/health-check/ready")).status_code == 204
