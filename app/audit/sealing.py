@@ -97,7 +97,8 @@ class Sealer:
             if head is None:
                 self._refuse(kept)
                 return
-            await asyncio.to_thread(self._anchor.move, head)
+            if not await asyncio.to_thread(self._anchor.move, head):
+                return  # somebody else is at it: the next look sees whether it was done
         except (OSError, ValueError) as error:
             self.is_anchored = False
             log.error("audit.anchor_failed", detail=str(error))
