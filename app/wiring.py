@@ -150,7 +150,7 @@ def build(on: Ground) -> Services:
         Job("probe_due", Prober(db, protocol, on.drain).probe_due, timedelta(minutes=1)),
         Job("erase_candidates", candidates.erase_old, timedelta(minutes=10)),
         Job("tend_data_keys", on.data_keys.tend, _TEND),
-        Job("rewrap", lambda: _rewrap(on), _REWRAP),
+        _rewrap(on),
         *_trail(on, disclosures, sealer),
         *_checkup(on, validator, refresher, incidents, known),
     ]
@@ -193,10 +193,10 @@ def build(on: Ground) -> Services:
     )
 
 
-async def _rewrap(on: Ground) -> None:
+def _rewrap(on: Ground) -> Job:
     """In the background, and slowly: what `broker rotate-keys` does at once."""
     rewrapper = Rewrapper(on.db, on.vault, on.clock, batch=50, superseded_for=timedelta(days=1))
-    await rewrapper.work_for(_REWRAP_SPAN)
+    return Job("rewrap", lambda: rewrapper.work_for(_REWRAP_SPAN), _REWRAP)
 
 
 def _safekeeping(on: Ground, ledger: Ledger, revoker: Revoker) -> Safekeeping:

@@ -49,11 +49,13 @@ class Rewrapper:
         superseded_for: timedelta = timedelta(0),
         looks_twice: bool = False,
     ) -> None:
-        """`looks_twice`: at what was found to be empty once, too. `superseded_for`: how long the present data key has to be in force before what is sealed under others is
-        touched. Most of it is sealed anew by then of itself, with each refresh."""
+        """`superseded_for`: how long the present data key has to be in force before what is sealed under others is touched.
+        Most of it is sealed anew by then of itself, with each refresh. `looks_twice`: also at what was found empty once.
+        """
         self._superseded_for = superseded_for
         self._looks_twice = looks_twice
         self._unreadable: set[tuple[str, UUID]] = set()
+        self._going: AsyncIterator[Progress] | None = None
         self._db = db
         self._vault = vault
         self._clock = clock
@@ -67,7 +69,8 @@ class Rewrapper:
         return counts
 
     async def work(self) -> AsyncIterator[Progress]:
-        """Seals all anew; how far it came, after each transaction. May be stopped at any time. Raises DatabaseUnavailable."""
+        """Seals all anew; how far it came, after each transaction, in which there may have been nothing to do. May be stopped
+        at any time. Raises DatabaseUnavailable."""
         earlier = await self._earlier()
         if not earlier:
             return
@@ -85,10 +88,12 @@ class Rewrapper:
                 await store.note_emptied(tx, earlier)
 
     async def work_for(self, span: timedelta) -> None:
-        """As far as it comes in that time, give or take a transaction: the rest is for the next time."""
+        """As far as it comes in that time, give or take a transaction; the next call goes on from there."""
         until = self._clock.monotonic() + span.total_seconds()
-        async for _ in self.work():
+        going, self._going = self._going or self.work(), None
+        async for _ in going:
             if self._clock.monotonic() >= until:
+                self._going = going
                 return
             await asyncio.sleep(0)
 
@@ -144,10 +149,9 @@ class Rewrapper:
                 if anew:
                     await rewrap_store.store_anew(tx, table, anew)
             after = rows[-1].id if len(rows) == self._batch else until
-            if anew:
-                REWRAPPED.inc(len(anew))
-                progress = replace(progress, done=progress.done + len(anew))
-                yield progress
+            REWRAPPED.inc(len(anew))
+            progress = replace(progress, done=progress.done + len(anew))
+            yield progress
 
     def _anew(self, table: str, row: SealedRow, earlier: Collection[UUID]) -> SealedRow | None:
         """The row with its values under the present key; None where one does not open."""

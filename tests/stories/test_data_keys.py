@@ -321,3 +321,17 @@ async def test_one_damaged_row_spoils_no_batch(broker: Broker, sandbox: Sandbox,
     batch = {"items": [{"provider": "sandbox", "user_id": user} for user in ("ada", "bob")]}
     items = (await broker.http.post("/tokens/batch", json=batch)).json()["items"]
     assert [item["status"] for item in items] == [500, 200]
+
+
+async def test_the_background_goes_on_from_where_its_time_was_over(
+    broker: Broker, sandbox: Sandbox, database_url: str
+) -> None:
+    await bring_grants(broker, sandbox, ["ada", "bob", "cyd"])
+    async with keeping(database_url, keys_of_tests()) as (vault, keys):
+        await keys.rotate()
+        db = Database(database_url, pool_size=1)
+        rewrapper = Rewrapper(db, vault, SystemClock(), batch=1)
+        for _ in range(40):
+            await rewrapper.work_for(timedelta(0))
+        await db.close()
+    assert (await data_keys(database_url))[0]["emptied_at"] is not None
