@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from app import embedded, embedded_role, main
 from app.clock import DatabaseClock
+from app.configured import new_database
 from app.db import Database
 from app.main import Settings
 
@@ -35,14 +36,7 @@ def with_db_and_settings(
     work: Callable[[Database, Settings], Coroutine[None, None, T]], read: Settings | None = None
 ) -> T:
     async def run(read: Settings) -> T:
-        assert read.database_url is not None
-        db = Database(
-            read.database_url,
-            direct_url=read.listen_database_url,
-            migrate_url=read.migrate_database_url,
-            audit_days=read.audit_retention_days,
-            pool_size=1,
-        )
+        db = new_database(read, pool_size=1)
         try:
             return await work(db, read)
         finally:

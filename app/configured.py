@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from app import development
+from app.db import Database
 from app.errors import ConfigurationError, ValidationFailed
 from app.oauth.client import OAuthClients, Registration, fitted
 from app.oauth.provider import Provider
@@ -39,6 +40,21 @@ def oauth_clients(read: Settings, catalogue: Mapping[str, Provider]) -> OAuthCli
     if mistakes:
         raise ConfigurationError(mistakes)
     return OAuthClients(catalogue, configured)
+
+
+def new_database(read: Settings, *, pool_size: int = 20) -> Database:
+    """The database of the settings. Raises ConfigurationError where there is none."""
+    if read.database_url is None:
+        raise ConfigurationError(
+            ["BROKER_DATABASE_URL: is needed here; `broker serve` starts a database without it"]
+        )
+    return Database(
+        read.database_url,
+        direct_url=read.listen_database_url,
+        migrate_url=read.migrate_database_url,
+        audit_days=read.audit_retention_days,
+        pool_size=pool_size,
+    )
 
 
 def data_key_policy(read: Settings) -> Policy:

@@ -19,11 +19,10 @@ from app.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestTelemetry
 from app.api.openapi import DocumentedApp
 from app.api.services import Services
 from app.clock import DatabaseClock
-from app.configured import admin_key, data_key_policy, key_provider, oauth_clients
+from app.configured import admin_key, data_key_policy, key_provider, new_database, oauth_clients
 from app.data_keys.keeper import unlocked
 from app.db import Database, DatabaseUnavailable
 from app.drain import Drain
-from app.errors import ConfigurationError
 from app.listener import Listener
 from app.oauth.client import OAuthClients
 from app.oauth.endpoints import TokenEndpoints
@@ -101,22 +100,14 @@ async def running(
     read: Settings, clients: OAuthClients, keys: KeyProvider, clock: DatabaseClock
 ) -> AsyncIterator[Services]:
     """The services, from migration to drain. Raises ConfigurationError where keys and database do not fit."""
-    if read.database_url is None:
-        raise ConfigurationError(
-            ["BROKER_DATABASE_URL: is needed here; `broker serve` starts a database without it"]
-        )
     async with AsyncExitStack() as stack:
-        db = Database(
-            read.database_url,
-            direct_url=read.listen_database_url,
-            migrate_url=read.migrate_database_url,
-            audit_days=read.audit_retention_days,
-        )
+        db = new_database(read)
         stack.push_async_callback(db.close)
         if read.migrate:
             await db.migrate()
         await db.set_clock(clock)
         vault, data_keys = await unlocked(db, keys, clock, policy=data_key_policy(read))
+        assert read.database_url is not None
         listener = Listener(read.database_url, clock, direct_url=read.listen_database_url)
         breakers = new_breakers(read, clock)
         endpoints = TokenEndpoints(

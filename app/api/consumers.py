@@ -15,7 +15,7 @@ from app.api.answers import CursorQuery, LimitQuery, Page, page, read_cursor
 from app.api.deps import Body, Moment, OpaqueName
 from app.api.problems import responses
 from app.api.services import Use
-from app.consumers.consumer import RESERVED_NAMES, Consumer, Scope
+from app.consumers.consumer import RESERVED_NAMES, Consumer, Scope, rights_of
 from app.errors import NotFound, ValidationFailed
 from app.ids import uuid7
 from app.resilience import Rate
@@ -224,15 +224,7 @@ async def delete_key(
 
 
 def _describe(consumer: Consumer) -> ConsumerAnswer:
-    rate = consumer.rate
-    return ConsumerAnswer(
-        id=consumer.id,
-        name=consumer.name,
-        scopes=sorted(Scope(scope) for scope in consumer.scopes),
-        providers=None if consumer.providers is None else sorted(consumer.providers),
-        users=None if consumer.users is None else list(consumer.users),
-        rate=None if rate is None else RateBody(limit=rate.limit, per_seconds=rate.per_seconds),
-    )
+    return ConsumerAnswer.model_validate({"id": consumer.id, "name": consumer.name, **rights_of(consumer)})
 
 
 def _as_set(names: list[str] | None) -> frozenset[str] | None:

@@ -66,14 +66,7 @@ class KeyRegistry:
         Raises ValidationFailed for an unknown scope, and where the consumer has other rights, unless `change_rights`:
         all of its keys change theirs then.
         """
-        unknown = sorted(set(scopes) - set(Scope))
-        if unknown or not scopes:
-            raise ValidationFailed(
-                "The key was not made.",
-                fields={"scopes": f"must be some of {', '.join(Scope)} (got {', '.join(unknown) or 'none'})"},
-            )
-        if consumer in RESERVED_NAMES:
-            raise ValidationFailed("The key was not made.", fields={"consumer": f"{consumer!r} is reserved"})
+        _require_sense(consumer, scopes)
         key = new_key()
         key_id, secret = _parts(key)
         async with self._db.begin() as tx:
@@ -189,6 +182,17 @@ async def _found(tx: Tx, consumer_id: UUID, *, to_change: bool = False) -> Consu
     if to_change and consumer.name == ADMIN_CONSUMER:
         raise Conflict("This consumer is made by the setting BROKER_ADMIN_KEY; change that instead.")
     return consumer
+
+
+def _require_sense(consumer: str, scopes: Sequence[str]) -> None:
+    unknown = sorted(set(scopes) - set(Scope))
+    if unknown or not scopes:
+        raise ValidationFailed(
+            "The key was not made.",
+            fields={"scopes": f"must be some of {', '.join(Scope)} (got {', '.join(unknown) or 'none'})"},
+        )
+    if consumer in RESERVED_NAMES:
+        raise ValidationFailed("The key was not made.", fields={"consumer": f"{consumer!r} is reserved"})
 
 
 def _named(consumer: Consumer) -> dict[str, object]:

@@ -12,7 +12,7 @@ from sqlalchemy import Row, cast, delete, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from app.consumers.consumer import ApiKey, Consumer, hash_secret
+from app.consumers.consumer import ApiKey, Consumer, hash_secret, rights_of
 from app.db import Tx
 from app.resilience import Rate
 from app.tables import api_keys, consumers
@@ -189,12 +189,8 @@ async def delete_consumer(tx: Tx, consumer_id: UUID) -> None:
     await tx.execute(delete(consumers).where(consumers.c.id == consumer_id))
 
 
-def _rights(consumer: Consumer) -> dict[str, Any]:
-    rate = consumer.rate
-    return {
-        "scopes": sorted(consumer.scopes),
-        "providers": None if consumer.providers is None else sorted(consumer.providers),
-        "users": None if consumer.users is None else list(consumer.users),
-        "rate_limit": None if rate is None else rate.limit,
-        "rate_per_seconds": None if rate is None else rate.per_seconds,
-    }
+def _rights(consumer: Consumer) -> dict[str, object]:
+    rights, rate = rights_of(consumer), consumer.rate
+    del rights["rate"]
+    limits = (None, None) if rate is None else (rate.limit, rate.per_seconds)
+    return rights | dict(zip(("rate_limit", "rate_per_seconds"), limits, strict=True))
