@@ -22,9 +22,10 @@ from app.cli_keys import keys
 from app.clock import SystemClock
 from app.configured import data_key_policy, key_provider
 from app.data_keys.keeper import unlocked
-from app.db import Database, DatabaseUnavailable
+from app.db import Database
 from app.errors import ConfigurationError, ValidationFailed
 from app.main import Settings
+from app.outages import DatabaseUnavailable
 from app.vault.key_provider import KeysUnavailable
 
 app = typer.Typer(

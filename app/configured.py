@@ -42,7 +42,7 @@ def oauth_clients(read: Settings, catalogue: Mapping[str, Provider]) -> OAuthCli
     return OAuthClients(catalogue, configured)
 
 
-def new_database(read: Settings, *, pool_size: int = 20) -> Database:
+def new_database(read: Settings, *, pool_size: int = 12) -> Database:
     """The database of the settings. Raises ConfigurationError where there is none."""
     if read.database_url is None:
         raise ConfigurationError(

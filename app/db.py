@@ -10,43 +10,33 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, timedelta
 from typing import Any, TypeVar, cast
 
 import asyncpg
 from sqlalchemy import AdaptedConnection, DateTime, event, func, select, text
-from sqlalchemy.exc import DBAPIError, InvalidatePoolError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, NullPool
 
 from app import schema
 from app.clock import Clock, DatabaseClock
-from app.errors import Overloaded
+from app.outages import UNANSWERED, DatabaseUnavailable, outages_named
 from app.servers import STATEMENTS, Servers, user_of
+from app.statements import Statements
 
 Tx = AsyncConnection
 T = TypeVar("T")
 
 _PING_SECONDS = 3.0  # with a new connection afterwards it is less than T2 tries for
-_UNANSWERED = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _MIGRATION_LOCK = 7_310_482_945_112_406_321  # any constant: every replica asks for the same one
 
 
-class DatabaseUnavailable(Overloaded):
-    """The token store cannot be reached, or has no connection free."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The token store cannot be reached at the moment. Try again shortly.",
-            retry_after=2,
-        )
-
-
 class Database:
-    """A pool of connections to one PostgreSQL."""
+    """Connections to one PostgreSQL: a pool of SQLAlchemy's for transactions, and `statements` for what is asked all the
+    time."""
 
     def __init__(
         self,
@@ -55,7 +45,8 @@ class Database:
         direct_url: str | None = None,
         migrate_url: str | None = None,
         audit_days: int | None = None,
-        pool_size: int = 20,
+        pool_size: int = 12,
+        hot_size: int = 8,
         command_timeout: float = 8.0,
         pool_timeout: float = 5.0,
     ) -> None:
@@ -76,11 +67,17 @@ class Database:
             pool_timeout=pool_timeout,
         )
         event.listen(self._engine.sync_engine, "checkout", _require_answer)
+        self.statements = Statements(
+            Servers(url),
+            pooled=self._direct_url != url,
+            size=hot_size,
+            pool_timeout=pool_timeout,
+        )
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Tx]:
         """One transaction. Raises DatabaseUnavailable where PostgreSQL cannot be asked."""
-        with _outages_named():
+        with outages_named():
             async with self._engine.begin() as tx:
                 yield tx
 
@@ -91,7 +88,7 @@ class Database:
 
     async def notify(self, channel: str, payload: str) -> None:
         """Wakes the listeners of `channel`, outside any transaction. Raises DatabaseUnavailable."""
-        with _outages_named():
+        with outages_named():
             async with self._engine.connect() as connection:
                 alone = await connection.execution_options(isolation_level="AUTOCOMMIT")
                 await alone.execute(select(func.pg_notify(channel, payload)))
@@ -107,7 +104,7 @@ class Database:
     def pool_usage(self) -> tuple[int, int]:
         """Connections in use, and how many there may be."""
         pool = cast(AsyncAdaptedQueuePool, self._engine.pool)
-        return pool.checkedout(), pool.size()
+        return pool.checkedout() + self.statements.in_use, pool.size() + self.statements.size
 
     async def set_clock(self, clock: DatabaseClock) -> None:
         """Sets the clock to PostgreSQL's time, half of the way there and back apart. Raises DatabaseUnavailable."""
@@ -129,7 +126,7 @@ class Database:
         # A migration may take as long as it takes, which not every pooler allows.
         engine = _engine(self._migrate_url or self._direct_url, None, poolclass=NullPool)
         role = None if self._migrate_url is None else await self._role()
-        with _outages_named():
+        with outages_named():
             async with engine.begin() as tx:
                 await tx.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
                 await tx.run_sync(schema.upgrade, revision)
@@ -158,6 +155,7 @@ class Database:
             return bool((await tx.execute(query)).scalar_one())
 
     async def close(self) -> None:
+        self.statements.close()
         await self._engine.dispose()
 
 
@@ -174,37 +172,6 @@ async def insist(work: Callable[[], Awaitable[T]], *, clock: Clock, within: time
                 await clock.sleep(random.uniform(0.1, 0.3))
     except TimeoutError as error:
         raise DatabaseUnavailable from error
-
-
-@contextmanager
-def _outages_named() -> Iterator[None]:
-    try:
-        yield
-    except (
-        DBAPIError,
-        PoolTimeout,
-        OSError,
-        asyncpg.PostgresError,
-        asyncpg.InterfaceError,
-        asyncpg.InternalClientError,
-    ) as error:
-        if _is_outage(error):
-            raise DatabaseUnavailable from error
-        raise
-
-
-def _is_outage(error: BaseException) -> bool:
-    """Whether PostgreSQL is away, rather than unhappy with what it was asked."""
-    original = getattr(error, "orig", None)
-    cause = getattr(original, "__cause__", None) or original or error
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return True
-    if isinstance(cause, asyncpg.PostgresError):
-        # 08 connection, 40 rolled back, 53 resources, 57 operator intervention (shutdown, crash, not yet accepting);
-        # 25006 read-only: a standby that was asked before it was promoted.
-        state = cause.sqlstate or ""
-        return state[:2] in {"08", "40", "53", "57"} or state == "25006"
-    return isinstance(cause, OSError | PoolTimeout | asyncpg.InterfaceError | asyncpg.InternalClientError)
 
 
 def _engine(
@@ -227,7 +194,7 @@ def _require_answer(connection: AdaptedConnection, record: ConnectionPoolEntry, 
         return
     try:
         connection.run_async(_ping)
-    except _UNANSWERED as error:
+    except UNANSWERED as error:
         raise InvalidatePoolError from error
 
 

@@ -21,12 +21,13 @@ from app.api.services import Services
 from app.clock import DatabaseClock
 from app.configured import admin_key, data_key_policy, key_provider, new_database, oauth_clients
 from app.data_keys.keeper import unlocked
-from app.db import Database, DatabaseUnavailable
+from app.db import Database
 from app.drain import Drain
 from app.listener import Listener
 from app.oauth.client import OAuthClients
 from app.oauth.endpoints import TokenEndpoints
 from app.oauth.load import load_catalogue
+from app.outages import DatabaseUnavailable
 from app.settings import Settings
 from app.telemetry import BUILD, configure_logging, logger
 from app.vault.key_provider import KeyProvider

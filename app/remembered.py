@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from cachetools import LRUCache
 
 from app.clock import Clock
-from app.db import DatabaseUnavailable
+from app.outages import DatabaseUnavailable
 from app.telemetry import CACHE_ENTRIES, CACHE_READS
 
 K = TypeVar("K", bound=Hashable)

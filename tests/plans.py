@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from app.statements import Prepared
 from tests.postgres import database
 
 
@@ -20,11 +21,18 @@ def statements() -> Iterator[list[tuple[str, tuple[Any, ...]]]]:
     def listen(*arguments: Any) -> None:
         asked.append((arguments[2], arguments[3]))
 
+    def noted(statement: Prepared, values: Mapping[str, Any]) -> list[Any]:
+        asked.append((statement.text, tuple(given(statement, values))))
+        return given(statement, values)
+
+    given = Prepared.arguments
     event.listen(Engine, "before_cursor_execute", listen)
+    Prepared.arguments = noted  # type: ignore[method-assign, assignment]
     try:
         yield asked
     finally:
         event.remove(Engine, "before_cursor_execute", listen)
+        Prepared.arguments = given  # type: ignore[method-assign]
 
 
 async def explained(url: str, statement: str, parameters: tuple[Any, ...], *, mode: str = "auto") -> str:

@@ -17,7 +17,7 @@ from app.api.access import require_metrics_key
 from app.api.checks import CENSUS_SECONDS, Check, Verdict, all_checks, database, within
 from app.api.services import Services, Use
 from app.breaker import BreakerState
-from app.db import DatabaseUnavailable
+from app.outages import DatabaseUnavailable
 from app.telemetry import (
     AUDIT_SEQUENCE,
     AUDIT_UNCHAINED_SECONDS,

@@ -20,8 +20,9 @@ from app.breaker import Breaker, BreakerKey, Breakers, BreakerState, Judgement, 
 from app.breakers import store
 from app.breakers.store import OpenUntil, Turned
 from app.clock import Clock
-from app.db import Database, DatabaseUnavailable
+from app.db import Database
 from app.listener import BREAKER_TURNED, Listener
+from app.outages import DatabaseUnavailable
 from app.telemetry import BREAKER_TURNS, logger
 
 log = logger(__name__)

@@ -18,11 +18,12 @@ from app.audit.event import AuditEvent
 from app.clients import store
 from app.clients.store import Stored
 from app.clock import Clock
-from app.db import Database, DatabaseUnavailable, Tx
+from app.db import Database, Tx
 from app.errors import Conflict, UnknownProvider, ValidationFailed
 from app.ids import uuid7
 from app.listener import CLIENTS_CHANGED, Listener
 from app.oauth.client import OAuthClient, OAuthClients, Registration, fitted
+from app.outages import DatabaseUnavailable
 from app.telemetry import logger
 from app.vault.seal import CannotOpen, Place
 from app.vault.vault import Vault

@@ -32,13 +32,14 @@ from app.connect.request import (
     sha256,
 )
 from app.connect.tickets import Tickets
-from app.db import Database, DatabaseUnavailable, Tx, insist
+from app.db import Database, Tx, insist
 from app.errors import BrokerError, GrantRefused, InvalidRequest, ValidationFailed
 from app.grants.registry import GrantRegistry
 from app.ids import uuid7
 from app.oauth.client import OAuthClient, OAuthClients
 from app.oauth.endpoints import TokenEndpoints
 from app.oauth.messages import authorization_url, new_verifier
+from app.outages import DatabaseUnavailable
 from app.telemetry import logger, security_event
 from app.vault.seal import Place
 from app.vault.vault import Vault

@@ -17,8 +17,9 @@ from cachetools import LRUCache
 from app.clock import Clock
 from app.consumers import rate_store
 from app.consumers.consumer import Consumer
-from app.db import Database, DatabaseUnavailable
+from app.db import Database
 from app.errors import RateLimited
+from app.outages import DatabaseUnavailable
 from app.resilience import Rate, TokenBucket
 
 _CONSUMERS = 10_000

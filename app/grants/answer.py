@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from app.clock import Clock
-from app.db import DatabaseUnavailable
 from app.errors import (
     BrokerError,
     ProviderUnavailable,
@@ -15,6 +14,7 @@ from app.errors import (
 from app.grants.grant import Grant, Status
 from app.grants.sealing import open_access_token, unreadable
 from app.grants.token import Degraded, Need, Token
+from app.outages import DatabaseUnavailable
 from app.vault.seal import CannotOpen
 from app.vault.vault import Vault
 

@@ -10,12 +10,13 @@ from datetime import timedelta
 from uuid import UUID
 
 from app.clock import Clock
-from app.db import Database, DatabaseUnavailable, insist
+from app.db import Database, insist
 from app.grants import claim_store
 from app.grants.claim import Claim, Term
 from app.grants.grant import Grant, Trigger
 from app.ids import uuid7
 from app.oauth.client import OAuthClient
+from app.outages import DatabaseUnavailable
 
 _AT_ONCE_SECONDS = 0.5
 

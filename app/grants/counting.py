@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from app.clock import Clock
-from app.db import Database, DatabaseUnavailable
+from app.db import Database
 from app.grants import census_store
 from app.grants.census import Census
+from app.outages import DatabaseUnavailable
 
 _DUTY = 20  # a count is good for twenty times as long as it took, ...
 _MIN_AGE_SECONDS, _MAX_AGE_SECONDS = 0.5, 60.0  # ... within these bounds

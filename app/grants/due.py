@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 
 from app.breaker import Breakers, BreakerState
 from app.clock import Clock
-from app.db import Database, DatabaseUnavailable
+from app.db import Database
 from app.drain import Drain
 from app.errors import BrokerError, Overloaded, ProviderUnavailable
 from app.grants import due_store
@@ -30,6 +30,7 @@ from app.grants.schedule import Tally
 from app.grants.slots import Slots
 from app.oauth.client import OAuthClient, OAuthClients
 from app.oauth.endpoints import TokenEndpoints
+from app.outages import DatabaseUnavailable
 from app.telemetry import logger
 
 log = logger(__name__)

@@ -9,10 +9,11 @@ from uuid import UUID
 from cachetools import LRUCache
 
 from app.clock import Clock
-from app.db import Database, DatabaseUnavailable, Tx
+from app.db import Database, Tx
 from app.grants import store
 from app.grants.grant import Grant, GrantKey, not_found
 from app.listener import GRANT_CHANGED, Listener
+from app.outages import DatabaseUnavailable
 from app.remembered import Known, Remembered
 
 TTL_SECONDS = 5.0
@@ -71,8 +72,7 @@ class KnownGrants:
 
     async def _read(self, key: GrantKey) -> Grant | None:
         began = self._clock.monotonic()
-        async with self._db.begin() as tx:
-            grant = await store.find(tx, key)
+        grant = await store.read(self._db.statements, key)
         if grant is not None:
             self._keys[grant.id] = key
             self._forget_changed()

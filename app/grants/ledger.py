@@ -12,7 +12,7 @@ from datetime import timedelta
 from app.audit import store as audit
 from app.audit.event import AuditEvent
 from app.clock import Clock
-from app.db import Database, DatabaseUnavailable, Tx, insist
+from app.db import Database, Tx, insist
 from app.errors import BrokerError, GrantRefused, UpstreamError
 from app.grants import attempt_store, refresh_store
 from app.grants.attempt import Run, as_recorded, outcome_of, reason_of_death
@@ -23,6 +23,7 @@ from app.grants.known import KnownGrants
 from app.grants.rotation import Rotation
 from app.grants.schedule import PROBE_AFTER, failure_backoff
 from app.oauth.answers import TokenSet
+from app.outages import DatabaseUnavailable
 from app.telemetry import REFRESH_SECONDS, REFRESHES, logger, noted
 
 log = logger(__name__)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from app.breaker import BreakerKey, Breakers
 from app.clock import Clock
-from app.db import DatabaseUnavailable
 from app.drain import Drain
 from app.errors import GrantRefused, Sent, UpstreamError
 from app.grants.attempt import Run, as_recorded, is_other
@@ -27,6 +26,7 @@ from app.grants.slots import Slots
 from app.oauth.answers import TokenSet, TokensIncomplete
 from app.oauth.client import OAuthClients
 from app.oauth.endpoints import TokenEndpoints
+from app.outages import DatabaseUnavailable
 from app.resilience import Backoff
 from app.telemetry import logger
 from app.vault.seal import CannotOpen

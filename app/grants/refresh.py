@@ -13,7 +13,7 @@ import asyncio
 from datetime import timedelta
 
 from app.clock import Clock
-from app.db import Database, DatabaseUnavailable
+from app.db import Database
 from app.drain import Drain
 from app.errors import (
     BrokerError,
@@ -29,6 +29,7 @@ from app.grants.protocol import RefreshProtocol
 from app.grants.queue import Queue
 from app.grants.token import Degraded, Need, Token
 from app.grants.waiting import Waiting
+from app.outages import DatabaseUnavailable
 from app.remembered import Known
 
 DEFAULT_WAIT = timedelta(seconds=30)

@@ -17,7 +17,7 @@ from uuid import UUID
 from app.audit import store as audit
 from app.audit.event import AuditEvent
 from app.clock import Clock
-from app.db import Database, DatabaseUnavailable, Tx, insist
+from app.db import Database, Tx, insist
 from app.drain import Drain
 from app.errors import UnknownProvider, UpstreamError
 from app.grants import candidate_store, revocation_store, store
@@ -28,6 +28,7 @@ from app.ids import uuid7
 from app.oauth.answers import TokenSet
 from app.oauth.client import OAuthClient, OAuthClients
 from app.oauth.endpoints import TokenEndpoints
+from app.outages import DatabaseUnavailable
 from app.telemetry import REVOCATIONS, logger
 from app.vault.seal import CannotOpen, Place
 from app.vault.vault import Vault

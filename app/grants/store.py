@@ -10,16 +10,20 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, DateTime, and_, cast, func, literal, or_, select, update
+import asyncpg
+from sqlalchemy import BindParameter, ColumnElement, DateTime, and_, cast, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.db import Tx
 from app.grants.grant import Grant, GrantKey, Status
 from app.grants.selection import Selection
+from app.statements import Prepared, Statements, given
 from app.tables import grants
 
-_NOT_REVOKED = grants.c.status != Status.REVOKED
+Given = str | BindParameter[Any]
+# Written into statements: of a parameter PostgreSQL cannot know that the partial index has all there is.
+_NOT_REVOKED = grants.c.status != literal(Status.REVOKED, literal_execute=True)
 NO_DOUBT: dict[str, Any] = {"may_be_spent": False, "refused_at": None, "probe_at": None}
 NO_CLAIM: dict[str, None] = {"attempt_id": None, "owner": None, "lease_until": None, "takeover_at": None}
 
@@ -37,7 +41,7 @@ def began() -> ColumnElement[datetime]:
 _FIELDS = [column.name for column in grants.c if column.name in Grant.__dataclass_fields__]
 
 
-def to_grant(row: Mapping[Any, Any]) -> Grant:
+def to_grant(row: Mapping[Any, Any] | asyncpg.Record) -> Grant:
     """A row of `grants`, by column name, as the noun."""
     issued = row["issued_ttl_seconds"]
     fields = {name: row[name] for name in _FIELDS} | {"status": Status(row["status"])}
@@ -48,18 +52,27 @@ def to_grant(row: Mapping[Any, Any]) -> Grant:
     )
 
 
-def _at_key(key: GrantKey) -> ColumnElement[bool]:
+def _at_key(provider: Given, user_id: Given, account: Given) -> ColumnElement[bool]:
     return and_(
-        grants.c.provider == key.provider,
-        grants.c.user_id == key.user_id,
-        grants.c.account == key.account,
+        grants.c.provider == provider,
+        grants.c.user_id == user_id,
+        grants.c.account == account,
         _NOT_REVOKED,
     )
 
 
+_READ = Prepared(select(grants).where(_at_key(given("provider"), given("user_id"), given("account"))))
+
+
+async def read(statements: Statements, key: GrantKey) -> Grant | None:
+    """The grant that is not revoked, if there is one."""
+    row = await statements.one(_READ, provider=key.provider, user_id=key.user_id, account=key.account)
+    return None if row is None else to_grant(row)
+
+
 async def find(tx: Tx, key: GrantKey, *, lock: bool = False) -> Grant | None:
     """The grant that is not revoked, if there is one; with `lock` nobody else changes it in this transaction."""
-    query = select(grants).where(_at_key(key))
+    query = select(grants).where(_at_key(key.provider, key.user_id, key.account))
     row = (await tx.execute(query.with_for_update() if lock else query)).one_or_none()
     return None if row is None else to_grant(row._mapping)
 

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from app.clock import Clock
-from app.db import DatabaseUnavailable
 from app.ids import time_of
+from app.outages import DatabaseUnavailable
 from app.vault.data_key import DataKey, present
 from app.vault.seal import KEY_BYTES, CannotOpen, Place, key_id_of, open_sealed, seal
 

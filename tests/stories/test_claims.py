@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from app.db import Database, DatabaseUnavailable, Tx
+from app.db import Database, Tx
+from app.outages import DatabaseUnavailable
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring
 from tests.postgres import database

@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import text
 
 from app.clock import SystemClock
-from app.db import Database, DatabaseUnavailable, insist
+from app.db import Database, insist
+from app.outages import DatabaseUnavailable
 from tests.broker import ENCRYPTION_KEYS, free_port
 
 NOWHERE = "postgresql+asyncpg://nobody:s3cret@127.0.0.1:1/none"

@@ -17,7 +17,8 @@ from app.audit.disclosures import AggregatedDisclosures
 from app.audit.event import Disclosure
 from app.audit.strict import NotRecorded, StrictDisclosures
 from app.clock import SystemClock
-from app.db import Database, DatabaseUnavailable
+from app.db import Database
+from app.outages import DatabaseUnavailable
 from app.sandbox.server import Sandbox
 from tests.broker import ADMIN_KEY, Broker, Replicas, bring, settings_for
 from tests.plans import statements

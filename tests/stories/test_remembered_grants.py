@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from app.db import Tx
 from app.grants import known, store
 from app.grants.grant import Grant, GrantKey
 from app.sandbox.server import Sandbox
+from app.statements import Statements
 from tests.broker import Broker, bring
 
 
@@ -68,16 +68,16 @@ async def test_a_change_announced_during_the_first_read_of_a_grant_is_not_missed
     broker: Broker, twin: Broker, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await broker.put("sandbox/ada", bring(sandbox.grant("ada"), expires_in=3600))
-    true_find, read, go_on = store.find, asyncio.Event(), asyncio.Event()
+    true_read, read, go_on = store.read, asyncio.Event(), asyncio.Event()
 
-    async def slow_find(tx: Tx, key: GrantKey, *, lock: bool = False) -> Grant | None:
-        grant = await true_find(tx, key, lock=lock)
-        if not lock and not read.is_set():
+    async def slow_read(statements: Statements, key: GrantKey) -> Grant | None:
+        grant = await true_read(statements, key)
+        if not read.is_set():
             read.set()
             await go_on.wait()
         return grant
 
-    monkeypatch.setattr(store, "find", slow_find)
+    monkeypatch.setattr(store, "read", slow_read)
     first = asyncio.create_task(twin.token("sandbox/ada"))
     await read.wait()
     await broker.put("sandbox/ada", bring(sandbox.grant("ada"), expires_in=3600))

@@ -13,9 +13,9 @@ import asyncpg
 import httpx
 import pytest
 
-from app.db import DatabaseUnavailable
 from app.grants import refresh_store, safekeeping
 from app.grants.selection import Selection
+from app.outages import DatabaseUnavailable
 from app.sandbox.server import Sandbox
 from tests.broker import ADMIN_KEY, Broker, Replicas, bring, settings_for
 from tests.postgres import Postgres, as_owner

@@ -11,8 +11,9 @@ import asyncpg
 import pytest
 
 from app.clock import SystemClock
-from app.db import Database, DatabaseUnavailable
+from app.db import Database
 from app.listener import Listener
+from app.outages import DatabaseUnavailable
 from app.servers import Servers
 from tests.broker import free_port
 from tests.postgres import database

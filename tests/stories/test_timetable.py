@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.clock import DatabaseClock, SystemClock
-from app.db import DatabaseUnavailable
 from app.drain import Drain
 from app.jobs import Job, Timetable
+from app.outages import DatabaseUnavailable
 from tests.broker import Broker
 
 SOON = timedelta(seconds=0.05)

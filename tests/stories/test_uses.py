@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.db import DatabaseUnavailable
+from app.outages import DatabaseUnavailable
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
 from tests.plans import statements

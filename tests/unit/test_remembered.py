@@ -9,7 +9,7 @@ import pytest
 
 from app import remembered
 from app.clock import SystemClock
-from app.db import DatabaseUnavailable
+from app.outages import DatabaseUnavailable
 from app.remembered import STALE_SECONDS, Known, Remembered
 
 TTL = 5.0

@@ -16,7 +16,8 @@ from weakref import WeakSet
 import httpx
 from fastapi import FastAPI
 
-from app.db import DatabaseUnavailable, Tx
+from app.db import Tx
+from app.outages import DatabaseUnavailable
 from tests.broker import ADMIN_KEY, Broker
 
 T = TypeVar("T")
