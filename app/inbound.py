@@ -28,6 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from app.api import headers
+from app.api.lane import BrokerApp
 from app.api.middleware import BODY_SECONDS, refusal
 from app.errors import BrokerError, HeadersTooLarge, InvalidRequest, Overloaded, RequestTooSlow
 
@@ -72,6 +73,7 @@ class BoundedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._application = self.app
+        self._lane = self.app.lane if isinstance(self.app, BrokerApp) else None
         self._phase = Phase.BETWEEN
         self._number = 0  # of the request that is arriving
         self._head_bytes = 0
@@ -133,8 +135,28 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        super().on_headers_complete()
         self._phase = Phase.BODY
+        if not self._is_answered_at_once():
+            super().on_headers_complete()
+
+    def _is_answered_at_once(self) -> bool:
+        """By the application's lane, which is asked before anything is made of the request that an application needs."""
+        if (
+            self._lane is None
+            or self.parser.get_method() != b"GET"
+            or self.parser.get_http_version() != "1.1"
+        ):
+            return False
+        if self._is_answering or self.pipeline or self.flow.write_paused or self.app is not self._application:
+            return False
+        if not self.parser.should_keep_alive() or self.parser.should_upgrade():
+            return False
+        answer = self._lane.at_once(self.url, self.headers, self.server_state.default_headers)
+        if answer is None:
+            return False
+        self.transport.write(answer)
+        self.on_response_complete()
+        return True
 
     def on_message_complete(self) -> None:
         self._phase = Phase.BETWEEN
@@ -155,7 +177,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _set_timer(self) -> None:
         """For what is awaited now, unless it has one already."""
         timed = (self._number, self._phase)
-        if self._phase is Phase.BETWEEN and self._is_answering:
+        if self._phase is Phase.BETWEEN and (self._is_answering or self.timeout_keep_alive_task is not None):
             self._stop_timer()
         elif timed != self._timed:
             self._stop_timer()
@@ -165,7 +187,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._timed = None
+            self._timer = self._timed = None
 
     def _time_is_over(self) -> None:
         self._timer = self._timed = None

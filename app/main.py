@@ -15,9 +15,10 @@ from fastapi.routing import APIRoute
 
 from app import __version__, environment
 from app.api import docs, problems, router
+from app.api.lane import BrokerApp, Lane
 from app.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestTelemetry
-from app.api.openapi import DocumentedApp
 from app.api.services import Services
+from app.audit.disclosures import AggregatedDisclosures
 from app.clock import DatabaseClock
 from app.configured import admin_key, data_key_policy, key_provider, new_database, oauth_clients
 from app.data_keys.keeper import unlocked
@@ -72,12 +73,17 @@ def create_app(read: Settings) -> FastAPI:
     clock = DatabaseClock()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with running(read, clients, keys, clock) as services:
             app.state.services = services
+            if isinstance(services.disclosures, AggregatedDisclosures):
+                app.lane = Lane(services, services.disclosures)
             yield
+            if app.lane is not None:
+                app.lane.settle()
+                app.lane = None
 
-    app = DocumentedApp(
+    app = BrokerApp(
         title="Token broker",
         version=__version__,
         description=_DESCRIPTION,

@@ -12,8 +12,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from cachetools import LRUCache
-
+from app.bounded import Bounded
 from app.clock import Clock
 from app.outages import DatabaseUnavailable
 from app.telemetry import CACHE_ENTRIES, CACHE_READS
@@ -35,7 +34,7 @@ class Known(Generic[V]):
     read_now: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Entry(Generic[V]):
     value: V
     read_at: float
@@ -55,29 +54,45 @@ class Remembered(Generic[K, V]):
         *,
         size: int,
         ttl_seconds: Callable[[], float],
+        is_outdated: Callable[[V, float], bool] = lambda value, read_at: False,
     ) -> None:
-        self._name = name
+        """`is_outdated`: whether a value that was read then, by the monotonic clock, is known to have changed since."""
         self._read = read
         self._clock = clock
         self._ttl_seconds = ttl_seconds
-        self._entries: LRUCache[K, _Entry[V]] = LRUCache(size)
-        self._reading: dict[K, asyncio.Task[V | None]] = {}  # whose result is remembered
-        self._reads: set[asyncio.Task[V | None]] = set()  # all that are under way
+        self._is_outdated = is_outdated
+        # What was read first goes when it is full: what is asked for is read anew all the time.
+        self._entries: Bounded[K, _Entry[V]] = Bounded(size)
+        self._reading: dict[K, asyncio.Task[_Entry[V] | None]] = {}  # whose result is remembered
+        self._reads: set[asyncio.Task[_Entry[V] | None]] = set()  # all that are under way
         self._outage_suspected = False
+        self._answered = {outcome: CACHE_READS.labels(name, outcome) for outcome in ("hit", "stale", "miss")}
+        self._kept = CACHE_ENTRIES.labels(name)
+
+    def peek(self, key: K) -> V | None:
+        """The value of `key` where it is younger than the TTL. Who is answered by it tells so by `hit`."""
+        entry = self._entry(key)
+        if entry is None or self._clock.monotonic() - entry.read_at >= self._ttl_seconds():
+            return None
+        return entry.value
+
+    def hit(self, times: int) -> None:
+        """So many were answered by what they had a peek at."""
+        self._answered["hit"].inc(times)
 
     async def get(self, key: K) -> Known[V] | None:
         """The value of `key`. Raises DatabaseUnavailable where it is not known, or not well enough any more."""
-        entry, now = self._entries.get(key), self._clock.monotonic()
+        entry, now = self._entry(key), self._clock.monotonic()
         if entry is not None and now - entry.read_at < self._ttl_seconds():
             return self._answer("hit", Known(entry.value))
         if entry is None or now - entry.read_at > STALE_SECONDS:
-            return self._fresh(await self._within(self._read_of(key), _DEADLINE_SECONDS))
+            return self._fresh(await self._joined(key, _DEADLINE_SECONDS))
         if self._outage_suspected:
             if not self._reading:
                 self._read_of(key)  # sees, behind the answer, whether it is over
             return self._answer("stale", Known(entry.value, is_stale=True))
         try:
-            return self._fresh(await self._within(self._read_of(key), _PATIENCE_SECONDS))
+            return self._fresh(await self._joined(key, _PATIENCE_SECONDS))
         except DatabaseUnavailable:
             self._outage_suspected = True
             return self._answer("stale", Known(entry.value, is_stale=True))
@@ -102,14 +117,21 @@ class Remembered(Generic[K, V]):
             read.cancel()
         await asyncio.gather(*self._reads, return_exceptions=True)
 
-    def _fresh(self, value: V | None) -> Known[V] | None:
-        return self._answer("miss", None if value is None else Known(value, read_now=True))
+    def _entry(self, key: K) -> _Entry[V] | None:
+        entry = self._entries.get(key)
+        if entry is not None and self._is_outdated(entry.value, entry.read_at):
+            self.drop(key)
+            return None
+        return entry
+
+    def _fresh(self, entry: _Entry[V] | None) -> Known[V] | None:
+        return self._answer("miss", None if entry is None else Known(entry.value, read_now=True))
 
     def _answer(self, outcome: str, known: Known[V] | None) -> Known[V] | None:
-        CACHE_READS.labels(self._name, outcome).inc()
+        self._answered[outcome].inc()
         return known
 
-    def _read_of(self, key: K) -> asyncio.Task[V | None]:
+    def _read_of(self, key: K) -> asyncio.Task[_Entry[V] | None]:
         """The one read of `key` that is under way. It is never cancelled: on a connection that hangs, that hangs too."""
         task = self._reading.get(key)
         if task is None:
@@ -118,20 +140,32 @@ class Remembered(Generic[K, V]):
             task.add_done_callback(self._ended)
         return task
 
-    async def _read_through(self, key: K) -> V | None:
+    async def _read_through(self, key: K) -> _Entry[V] | None:
         task, started = asyncio.current_task(), self._clock.monotonic()
         try:
             value = await self._read(key)
             self._outage_suspected = False
-            if value is not None and self._reading.get(key) is task:
-                self._entries[key] = _Entry(value, started)
-                CACHE_ENTRIES.labels(self._name).set(len(self._entries))
-            return value
+            entry = None if value is None else _Entry(value, started)
+            if entry is not None and self._reading.get(key) is task:
+                self._keep(key, entry)
+            return entry
         finally:
             if self._reading.get(key) is task:
                 del self._reading[key]
 
-    async def _within(self, read: asyncio.Task[V | None], seconds: float) -> V | None:
+    def _keep(self, key: K, entry: _Entry[V]) -> None:
+        self._entries.put(key, entry)
+        self._kept.set(len(self._entries))
+
+    async def _joined(self, key: K, seconds: float) -> _Entry[V] | None:
+        """What is read now: by whoever began to, unless what it finds is known to have changed since."""
+        is_shared = key in self._reading
+        entry = await self._within(self._read_of(key), seconds)
+        if is_shared and entry is not None and self._is_outdated(entry.value, entry.read_at):
+            entry = await self._within(self._read_of(key), seconds)
+        return entry
+
+    async def _within(self, read: asyncio.Task[_Entry[V] | None], seconds: float) -> _Entry[V] | None:
         try:
             async with asyncio.timeout(seconds):
                 return await asyncio.shield(read)
@@ -142,7 +176,7 @@ class Remembered(Generic[K, V]):
                 raise DatabaseUnavailable from None
             raise
 
-    def _ended(self, read: asyncio.Task[V | None]) -> None:
+    def _ended(self, read: asyncio.Task[_Entry[V] | None]) -> None:
         self._reads.discard(read)
         if not read.cancelled():
             read.exception()  # taken notice of here, since nobody may be waiting any more

@@ -152,8 +152,17 @@ def _redact_event(
     return cast(structlog.typing.EventDict, redact(event))
 
 
+_renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
+
+
+def rendered(fields: Mapping[str, object]) -> str:
+    """The line that these make, in the format that logging is configured for, without secrets."""
+    return str(_renderer(None, "info", redact(fields)))
+
+
 def configure_logging(*, log_format: str, level: str) -> None:
     """Sends structlog's and the standard library's records through one redacting chain to standard error."""
+    global _renderer
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -162,7 +171,7 @@ def configure_logging(*, log_format: str, level: str) -> None:
         structlog.processors.format_exc_info,
         structlog.stdlib.PositionalArgumentsFormatter(),
     ]
-    renderer: structlog.typing.Processor = (
+    _renderer = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
         # Its own way with tracebacks prints local variables, keys included.
@@ -183,7 +192,7 @@ def configure_logging(*, log_format: str, level: str) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 _redact_event,
-                renderer,
+                _renderer,
             ],
         )
     )
@@ -250,6 +259,11 @@ def security_event_later(event: str, **facts: object) -> None:
         security_event(event, **facts)
     else:
         later.append((event, facts))
+
+
+def is_told(name: str) -> bool:
+    """Whether lines of that logger are written at all."""
+    return logging.getLogger(name).isEnabledFor(logging.INFO)
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:

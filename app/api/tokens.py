@@ -155,9 +155,14 @@ def disclosure_of(consumer: Consumer, token: Token) -> Disclosure:
 def answer_of(token: Token, services: Services, response: Response) -> TokenAnswer:
     """The token as callers get it, once that is on record."""
     response.headers["Cache-Control"] = "no-store"
+    services.uses.note(token.grant.id)
+    return token_answer(token, services.clock.now())
+
+
+def token_answer(token: Token, now: datetime) -> TokenAnswer:
+    """The token as callers get it."""
     grant = token.grant
-    services.uses.note(grant.id)
-    remaining = grant.remaining(services.clock.now())
+    remaining = grant.remaining(now)
     return TokenAnswer(
         access_token=token.access_token,
         token_type=grant.token_type,

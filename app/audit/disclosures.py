@@ -69,16 +69,20 @@ class AggregatedDisclosures:
         self._flushing = asyncio.Lock()
 
     async def given(self, disclosures: Sequence[Disclosure]) -> None:
+        for disclosure in disclosures:
+            self.were_given(disclosure, times=1, request_id=current_request_id())
+
+    def were_given(self, disclosure: Disclosure, *, times: int, request_id: str | None) -> None:
+        """This token was just answered so many times, the first time to that request."""
         now = self._clock.monotonic()
         if now // _MINUTE_SECONDS != self._minute:
             self._turn(now)
-        for disclosure in disclosures:
-            given = self._present.get(disclosure)
-            if given is None:
-                self._begin(disclosure, now)
-            else:
-                given.count += 1
-                given.last = now
+        given = self._present.get(disclosure)
+        if given is None:
+            self._begin(disclosure, times, request_id, now)
+        else:
+            given.count += times
+            given.last = now
 
     async def flush(self) -> None:
         """Raises DatabaseUnavailable; then the next flush goes on, and no event is written twice."""
@@ -93,12 +97,12 @@ class AggregatedDisclosures:
         self._turn(self._clock.monotonic())
         await self.flush()
 
-    def _begin(self, disclosure: Disclosure, now: float) -> None:
+    def _begin(self, disclosure: Disclosure, times: int, request_id: str | None, now: float) -> None:
         if len(self._present) + len(self._ended) + len(self._unwritten) >= _MOST:
-            self._lost += 1
-            DISCLOSURES_LOST.inc()
+            self._lost += times
+            DISCLOSURES_LOST.inc(times)
             return
-        given = _Given(disclosure, current_request_id(), self._clock.now(), now)
+        given = _Given(disclosure, request_id, self._clock.now(), now, times)
         self._present[disclosure] = given
         self._fresh.append(given)
 

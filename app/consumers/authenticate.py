@@ -6,9 +6,10 @@ import hmac
 
 from cachetools import TTLCache
 
+from app.bounded import Bounded
 from app.clock import Clock
 from app.consumers import store
-from app.consumers.consumer import ApiKey, Consumer, hash_secret, split_key
+from app.consumers.consumer import ApiKey, Consumer, digest_of, hash_secret, split_key
 from app.consumers.failures import Failures
 from app.db import Database
 from app.errors import RateLimited, Unauthenticated
@@ -38,6 +39,7 @@ class Authenticator:
         # The hash of the secret of each key that was right lately, by its id. It lets in nobody: whether the key still is
         # right is asked afterwards.
         self._verified: TTLCache[str, bytes] = TTLCache(_CACHE_KEYS, _VERIFIED_SECONDS, clock.monotonic)
+        self._right: Bounded[bytes, tuple[ApiKey, Consumer]] = Bounded(_CACHE_KEYS)  # by `digest_of` the key
         self._known: Remembered[str, tuple[ApiKey, Consumer]] = Remembered(
             "keys", self._find, clock, size=_CACHE_KEYS, ttl_seconds=lambda: _CACHE_SECONDS
         )
@@ -59,8 +61,25 @@ class Authenticator:
         if found is None or not found.value[0].accepts(secret, self._clock.now()):
             raise self.failed(address)
         self._verified[key_id] = found.value[0].secret_sha256  # from now on, not from its first use
+        self._right.put(digest_of(key.encode()), found.value)
         self.uses.note(key_id)
         return found.value[1]
+
+    def peek(self, digest: bytes) -> Consumer | None:
+        """The consumer of a key by its `digest_of`, if it can be told without asking PostgreSQL, for a key that was right when
+        it was last looked at. Who is answered by it tells so by `hit`."""
+        self._forget_changed()
+        right = self._right.get(digest)
+        if right is None or self._known.peek(right[0].id) is not right:
+            return None
+        expires_at = right[0].expires_at
+        return None if expires_at is not None and expires_at <= self._clock.now() else right[1]
+
+    def hit(self, consumer: Consumer, times: int) -> None:
+        """So many were answered by what they had a peek at."""
+        self._known.hit(times)
+        if consumer.key_id is not None:
+            self.uses.note(consumer.key_id)
 
     def limited(self, address: str | None) -> RateLimited | None:
         """What keys from that address are told after too many wrong ones."""

@@ -110,6 +110,11 @@ def split_key(key: str) -> tuple[str, str] | None:
     return None if match is None else (match["id"], match["secret"])
 
 
+def digest_of(key: bytes) -> bytes:
+    """What a whole key is found by, so that none is kept in the clear."""
+    return hashlib.sha256(key).digest()
+
+
 def hash_secret(secret: str) -> bytes:
     """A secret of 256 random bits needs no slow hash."""
     return hashlib.sha256(secret.encode()).digest()

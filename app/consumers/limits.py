@@ -85,6 +85,17 @@ class RateLimiter:
         if share.runs_low:
             self._asked(consumer.id, share)
 
+    def admits(self, consumer: Consumer) -> bool:
+        """Counts one request, if nobody has to be asked or waited for whether it is admitted; else counts nothing."""
+        if consumer.rate is None:
+            return True
+        share = self._shares.get(consumer.id)
+        if share is None or share.rate != consumer.rate or not share.take(self._clock.monotonic()):
+            return False
+        if share.runs_low:
+            self._asked(consumer.id, share)
+        return True
+
     async def close(self) -> None:
         for asking in self._asking:
             asking.cancel()

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from contextlib import suppress
 from uuid import UUID
-
-from cachetools import LRUCache
 
 from app.clock import Clock
 from app.db import Database, Tx
 from app.grants import store
 from app.grants.grant import Grant, GrantKey, not_found
-from app.listener import GRANT_CHANGED, Listener
+from app.listener import GRANT_CHANGED, Listener, Mailbox
 from app.outages import DatabaseUnavailable
 from app.remembered import Known, Remembered
 
 TTL_SECONDS = 5.0
 TTL_UNHEARD_SECONDS = 1.0  # while announcements may not arrive
-_SIZE = 20_000
+SIZE = 100_000
+_CHANGES = 20_000  # a minute of 300 a second; with more, what is older than they are is read anew
 
 
 class KnownGrants:
@@ -27,19 +27,29 @@ class KnownGrants:
     def __init__(self, db: Database, listener: Listener, clock: Clock) -> None:
         self._db = db
         self._listener = listener
-        self._changed = listener.mailbox(GRANT_CHANGED)
         self._clock = clock
-        self._keys: LRUCache[UUID, GrantKey] = LRUCache(_SIZE)
-        # When ids were announced that nobody here knew.
-        self._unknown: LRUCache[UUID, float] = LRUCache(_SIZE)
+        self._changes = Changes(listener.mailbox(GRANT_CHANGED))
         self._grants: Remembered[GrantKey, Grant] = Remembered(
-            "grants", self._read, clock, size=_SIZE, ttl_seconds=self._ttl_seconds
+            "grants",
+            lambda key: store.read(db.statements, key),
+            clock,
+            size=SIZE,
+            ttl_seconds=self._ttl_seconds,
+            is_outdated=lambda grant, read_at: self._changes.since(grant.id, read_at),
         )
+
+    def peek(self, key: GrantKey) -> Grant | None:
+        """The grant, if it can be told without asking PostgreSQL. Who is answered by it tells so by `hit`."""
+        self._changes.take(self._clock.monotonic())
+        return self._grants.peek(key)
+
+    def hit(self, times: int) -> None:
+        """So many were answered by what they had a peek at."""
+        self._grants.hit(times)
 
     async def get(self, key: GrantKey) -> Known[Grant]:
         """Raises GrantNotFound and DatabaseUnavailable."""
-        if self._changed:
-            self._forget_changed()
+        self._changes.take(self._clock.monotonic())
         known = await self._grants.get(key)
         if known is None:
             raise not_found(key)
@@ -70,26 +80,31 @@ class KnownGrants:
     async def close(self) -> None:
         await self._grants.close()
 
-    async def _read(self, key: GrantKey) -> Grant | None:
-        began = self._clock.monotonic()
-        grant = await store.read(self._db.statements, key)
-        if grant is not None:
-            self._keys[grant.id] = key
-            self._forget_changed()
-            if self._unknown.get(grant.id, -math.inf) >= began:
-                self._grants.drop(key)  # announced before anybody here knew whose id that is
-        return grant
-
-    def _forget_changed(self) -> None:
-        payloads, missed = self._changed.take()
-        if missed:
-            self._grants.clear()
-        for grant_id in map(UUID, payloads):
-            key = self._keys.get(grant_id)
-            if key is None:
-                self._unknown[grant_id] = self._clock.monotonic()
-            else:
-                self._grants.drop(key)
-
     def _ttl_seconds(self) -> float:
         return TTL_SECONDS if self._listener.is_listening else TTL_UNHEARD_SECONDS
+
+
+class Changes:
+    """Which grants changed lately, by what is announced. Of what was announced too long ago to be kept, only the time is."""
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+        self._at: OrderedDict[UUID, float] = OrderedDict()
+        self._all_until = -math.inf  # what was read before that may have changed, whatever it is
+
+    def take(self, now: float) -> None:
+        """Takes notice of what has been announced by now."""
+        if not self._mailbox:
+            return
+        payloads, missed = self._mailbox.take()
+        if missed:
+            self._all_until = now
+        for grant_id in map(UUID, payloads):
+            self._at[grant_id] = now
+            self._at.move_to_end(grant_id)
+        while len(self._at) > _CHANGES:
+            self._all_until = max(self._all_until, self._at.popitem(last=False)[1])
+
+    def since(self, grant_id: UUID, time: float) -> bool:
+        """Whether it may have changed since then: whoever began to read it later has seen it."""
+        return time <= self._all_until or time <= self._at.get(grant_id, -math.inf)

@@ -27,7 +27,7 @@ from app.grants.grant import Grant, GrantKey, Trigger
 from app.grants.known import KnownGrants
 from app.grants.protocol import RefreshProtocol
 from app.grants.queue import Queue
-from app.grants.token import Degraded, Need, Token
+from app.grants.token import Degraded, Need, Token, at_hand
 from app.grants.waiting import Waiting
 from app.outages import DatabaseUnavailable
 from app.remembered import Known
@@ -83,6 +83,30 @@ class Refresher:
         except DatabaseUnavailable as error:
             return self._answers.in_spite_of(error, known.value, need)
         return await self._fresh_of(Known(grant), need, scope, wait, trigger)
+
+    def peek(self, key: GrantKey) -> Grant | None:
+        """The grant, if it can be told without asking PostgreSQL. Who is answered by it tells so by `hit`."""
+        return self._known.peek(key)
+
+    def hit(self, times: int) -> None:
+        """So many were answered by what they had a peek at."""
+        self._known.hit(times)
+
+    async def look_up(self, key: GrantKey) -> Grant | None:
+        """The grant, read if it is not known, and not where it is known only as it was before PostgreSQL went away.
+
+        Raises GrantNotFound and DatabaseUnavailable.
+        """
+        known = await self._known.get(key)
+        return None if known.is_stale else known.value
+
+    def at_hand(self, grant: Grant, need: Need, *, scope: str) -> Token | None:
+        """The grant's token, if it is good for that without anything being done behind it.
+
+        Raises InsufficientScope, and what `Answers.token` raises.
+        """
+        grant.require_scope(scope)
+        return self._answers.token(grant, need) if at_hand(grant, need, self._clock.now()) else None
 
     async def force(self, key: GrantKey, *, generation: int | None, wait: timedelta = DEFAULT_WAIT) -> Token:
         """A token newer than the one of `generation`, which a resource server refused; another than the present one

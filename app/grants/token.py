@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from app.grants.grant import Grant
+from app.grants.grant import Grant, Status
 
 DEFAULT_MIN_TTL = timedelta(seconds=60)
 
@@ -45,6 +45,27 @@ class Need:
         if grant.issued_ttl is not None and min_ttl > grant.issued_ttl:
             min_ttl = grant.issued_ttl / 2
         return grant.lasts(now, min_ttl)
+
+
+def at_hand(grant: Grant, need: Need, now: datetime) -> bool:
+    """Whether the present token is the answer, and nothing has to be done behind it or said of it besides."""
+    return (
+        grant.status is Status.ACTIVE
+        and need.is_met_by(grant, now)
+        and grant.lasts(now, need.min_ttl)
+        and not grant.is_held(now)
+        and not grant.is_due(now)
+    )
+
+
+def at_hand_until(grant: Grant, need: Need) -> datetime | None:
+    """Of a token that is `at_hand`: when that has to be looked at again; None where time changes nothing."""
+    ends = (
+        None if grant.expires_at is None else grant.expires_at - need.min_ttl,
+        grant.next_refresh_at if grant.refreshable else None,
+        grant.lease_until,  # whose outcome may be unknown then
+    )
+    return min((end for end in ends if end is not None), default=None)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,74 @@
+"""What a request for a token asks, read without the framework: a GET of an ordinary kind. Pure.
+
+Whatever is unusual is left to the route, which alone says what is wrong with it. What is read here is checked by the
+route's own types, so that both take it for the same.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import parse_qsl
+
+from pydantic import TypeAdapter, ValidationError
+
+from app.api.deps import OpaqueName, ProviderPath, UserPath
+from app.grants.grant import DEFAULT_ACCOUNT, GrantKey
+from app.grants.token import DEFAULT_MIN_TTL, Need
+
+PREFIXES = ("", "/api/v1")
+ROUTE = "/tokens/{provider}/{user_id}"
+_PATH = re.compile(r"(?P<prefix>/api/v1)?/tokens/(?P<provider>[^/]+)/(?P<user>[^/]+)")
+_SECONDS = re.compile(r"0|[1-9][0-9]{0,4}")
+_MOST_SECONDS = 86400
+_WAITED_SECONDS = 120
+_PARAMETERS = {"min_ttl", "account", "scope", "wait"}
+_LONGEST = 2000
+_REMEMBERED = 10_000
+_provider: TypeAdapter[str] = TypeAdapter(ProviderPath)
+_user: TypeAdapter[str] = TypeAdapter(UserPath)
+_account: TypeAdapter[str] = TypeAdapter(OpaqueName)
+
+
+class Asked(NamedTuple):
+    """`route` is the template, as metrics and logs have it."""
+
+    route: str
+    key: GrantKey
+    need: Need
+    scope: str
+
+
+@lru_cache(_REMEMBERED)
+def asked(raw_path: bytes, query: bytes) -> Asked | None:
+    """What the request asks; None where it is better left to the route."""
+    if len(raw_path) + len(query) > _LONGEST or not (raw_path.isascii() and query.isascii()):
+        return None
+    path = _PATH.fullmatch(raw_path.decode())
+    pairs = parse_qsl(query.decode(), keep_blank_values=True)
+    parameters = dict(pairs)
+    if path is None or len(parameters) < len(pairs) or not parameters.keys() <= _PARAMETERS:
+        return None
+    try:
+        key = GrantKey(
+            _provider.validate_python(path["provider"]),
+            _user.validate_python(path["user"]),
+            _account.validate_python(parameters.get("account", DEFAULT_ACCOUNT)),
+        )
+    except ValidationError:
+        return None
+    min_ttl = _seconds(parameters.get("min_ttl"), most=_MOST_SECONDS, otherwise=DEFAULT_MIN_TTL)
+    wait = _seconds(parameters.get("wait"), most=_WAITED_SECONDS, otherwise=timedelta(0))
+    if min_ttl is None or wait is None:
+        return None
+    return Asked((path["prefix"] or "") + ROUTE, key, Need(min_ttl=min_ttl), parameters.get("scope", ""))
+
+
+def _seconds(given: str | None, *, most: int, otherwise: timedelta) -> timedelta | None:
+    if given is None:
+        return otherwise
+    if not _SECONDS.fullmatch(given) or int(given) > most:
+        return None
+    return timedelta(seconds=int(given))
