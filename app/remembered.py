@@ -1,6 +1,6 @@
 """What PostgreSQL said lately, remembered: for a moment, and for a minute longer while it cannot be asked.
 
-younger than the TTL                    answered, no SQL
+younger than the TTL                    answered, no SQL; a peek at an older one has it read anew behind the answer
 older, PostgreSQL answers               read anew; who asks for the same key meanwhile shares the read
 older, PostgreSQL is away or hangs      answered all the same, marked stale, until it is a minute old
 """
@@ -8,9 +8,9 @@ older, PostgreSQL is away or hangs      answered all the same, marked stale, unt
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from app.bounded import Bounded
 from app.clock import Clock
@@ -22,6 +22,7 @@ V = TypeVar("V")
 
 STALE_SECONDS = 60.0
 _PATIENCE_SECONDS = 0.5  # with a read, where there is something older to answer
+_AHEAD = 0.6  # of its TTL, and what is asked for is read anew
 _DEADLINE_SECONDS = 5.0  # with a read, where there is nothing
 
 
@@ -32,6 +33,14 @@ class Known(Generic[V]):
     value: V
     is_stale: bool = False
     read_now: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh(Generic[V]):
+    """`until`: when it will have grown too old, by the monotonic clock."""
+
+    value: V
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +73,23 @@ class Remembered(Generic[K, V]):
         # What was read first goes when it is full: what is asked for is read anew all the time.
         self._entries: Bounded[K, _Entry[V]] = Bounded(size)
         self._reading: dict[K, asyncio.Task[_Entry[V] | None]] = {}  # whose result is remembered
-        self._reads: set[asyncio.Task[_Entry[V] | None]] = set()  # all that are under way
+        self._loading: list[set[K]] = []  # of several at once, those whose results will be remembered
+        self._reads: set[asyncio.Future[Any]] = set()  # all that are under way
         self._outage_suspected = False
         self._answered = {outcome: CACHE_READS.labels(name, outcome) for outcome in ("hit", "stale", "miss")}
         self._kept = CACHE_ENTRIES.labels(name)
 
-    def peek(self, key: K) -> V | None:
+    def peek(self, key: K) -> Fresh[V] | None:
         """The value of `key` where it is younger than the TTL. Who is answered by it tells so by `hit`."""
         entry = self._entry(key)
-        if entry is None or self._clock.monotonic() - entry.read_at >= self._ttl_seconds():
+        if entry is None:
             return None
-        return entry.value
+        now, ttl = self._clock.monotonic(), self._ttl_seconds()
+        if now >= entry.read_at + ttl:
+            return None
+        if now >= entry.read_at + ttl * _AHEAD and not self._outage_suspected:
+            self._read_of(key)  # behind the answer, so that nobody has to wait for it
+        return Fresh(entry.value, entry.read_at + ttl)
 
     def hit(self, times: int) -> None:
         """So many were answered by what they had a peek at."""
@@ -97,6 +112,29 @@ class Remembered(Generic[K, V]):
             self._outage_suspected = True
             return self._answer("stale", Known(entry.value, is_stale=True))
 
+    async def load(
+        self, keys: Sequence[K], read_all: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]
+    ) -> set[K]:
+        """Reads at once those that are not known, if they are several; which of them are not there. Nothing where
+        PostgreSQL is away or takes too long: then each is looked at by itself."""
+        lacking = [key for key in dict.fromkeys(keys) if self.peek(key) is None]
+        if len(lacking) < 2 or self._outage_suspected:
+            return set()
+        loading, started = set(lacking), self._clock.monotonic()
+        self._loading.append(loading)
+        read = asyncio.ensure_future(read_all(lacking))
+        self._reads.add(read)
+        read.add_done_callback(self._ended)
+        await asyncio.wait({read}, timeout=_PATIENCE_SECONDS)
+        self._loading.remove(loading)
+        if not read.done() or read.cancelled() or isinstance(read.exception(), DatabaseUnavailable):
+            return set()
+        self._answered["miss"].inc(len(lacking))
+        found = read.result()
+        for key in loading & found.keys():
+            self._keep(key, _Entry(found[key], started))
+        return loading - found.keys()
+
     async def read(self, key: K) -> Known[V] | None:
         """As it is now, whatever is remembered. Raises DatabaseUnavailable."""
         self._reading.pop(key, None)  # one under way may have been too early
@@ -106,10 +144,14 @@ class Remembered(Generic[K, V]):
         """It changed. A read under way may have been too early, so nobody else gets its result."""
         self._reading.pop(key, None)
         self._entries.pop(key, None)
+        for loading in self._loading:
+            loading.discard(key)
 
     def clear(self) -> None:
         self._reading.clear()
         self._entries.clear()
+        for loading in self._loading:
+            loading.clear()
 
     async def close(self) -> None:
         """Ends the reads that are still waiting for PostgreSQL."""
@@ -176,7 +218,7 @@ class Remembered(Generic[K, V]):
                 raise DatabaseUnavailable from None
             raise
 
-    def _ended(self, read: asyncio.Task[_Entry[V] | None]) -> None:
+    def _ended(self, read: asyncio.Future[Any]) -> None:
         self._reads.discard(read)
         if not read.cancelled():
             read.exception()  # taken notice of here, since nobody may be waiting any more

@@ -159,6 +159,7 @@ def build(on: Ground) -> Services:
         proxies=Proxies(tuple(map(parse_network, read.trusted_proxies))),
         keys=KeyRegistry(db, clock),
         limiter=RateLimiter(db, clock),
+        known=known,
         refresher=refresher,
         due=due,
         registry=registry,

@@ -7,7 +7,6 @@ route's own types, so that both take it for the same.
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl
@@ -15,13 +14,13 @@ from urllib.parse import parse_qsl
 from pydantic import TypeAdapter, ValidationError
 
 from app.api.deps import OpaqueName, ProviderPath, UserPath
-from app.grants.grant import DEFAULT_ACCOUNT, GrantKey
-from app.grants.token import DEFAULT_MIN_TTL, Need
+from app.grants.grant import DEFAULT_ACCOUNT
+from app.grants.token import DEFAULT_MIN_TTL
 
-PREFIXES = ("", "/api/v1")
 ROUTE = "/tokens/{provider}/{user_id}"
 _PATH = re.compile(r"(?P<prefix>/api/v1)?/tokens/(?P<provider>[^/]+)/(?P<user>[^/]+)")
 _SECONDS = re.compile(r"0|[1-9][0-9]{0,4}")
+_MIN_TTL = int(DEFAULT_MIN_TTL.total_seconds())
 _MOST_SECONDS = 86400
 _WAITED_SECONDS = 120
 _PARAMETERS = {"min_ttl", "account", "scope", "wait"}
@@ -33,11 +32,13 @@ _account: TypeAdapter[str] = TypeAdapter(OpaqueName)
 
 
 class Asked(NamedTuple):
-    """`route` is the template, as metrics and logs have it."""
+    """`route` is the template, as metrics and logs have it; `min_ttl` is in seconds."""
 
     route: str
-    key: GrantKey
-    need: Need
+    provider: str
+    user_id: str
+    account: str
+    min_ttl: int
     scope: str
 
 
@@ -52,23 +53,17 @@ def asked(raw_path: bytes, query: bytes) -> Asked | None:
     if path is None or len(parameters) < len(pairs) or not parameters.keys() <= _PARAMETERS:
         return None
     try:
-        key = GrantKey(
-            _provider.validate_python(path["provider"]),
-            _user.validate_python(path["user"]),
-            _account.validate_python(parameters.get("account", DEFAULT_ACCOUNT)),
-        )
+        provider = _provider.validate_python(path["provider"])
+        user_id = _user.validate_python(path["user"])
+        account = _account.validate_python(parameters.get("account", DEFAULT_ACCOUNT))
     except ValidationError:
         return None
-    min_ttl = _seconds(parameters.get("min_ttl"), most=_MOST_SECONDS, otherwise=DEFAULT_MIN_TTL)
-    wait = _seconds(parameters.get("wait"), most=_WAITED_SECONDS, otherwise=timedelta(0))
-    if min_ttl is None or wait is None:
+    min_ttl = _seconds(parameters.get("min_ttl", str(_MIN_TTL)), most=_MOST_SECONDS)
+    if min_ttl is None or _seconds(parameters.get("wait", "0"), most=_WAITED_SECONDS) is None:
         return None
-    return Asked((path["prefix"] or "") + ROUTE, key, Need(min_ttl=min_ttl), parameters.get("scope", ""))
+    route = (path["prefix"] or "") + ROUTE
+    return Asked(route, provider, user_id, account, min_ttl, parameters.get("scope", ""))
 
 
-def _seconds(given: str | None, *, most: int, otherwise: timedelta) -> timedelta | None:
-    if given is None:
-        return otherwise
-    if not _SECONDS.fullmatch(given) or int(given) > most:
-        return None
-    return timedelta(seconds=int(given))
+def _seconds(given: str, *, most: int) -> int | None:
+    return int(given) if _SECONDS.fullmatch(given) and int(given) <= most else None

@@ -17,11 +17,13 @@ from app.api.services import Services, Use
 from app.api.tokens import TokenAnswer, answer_of, disclosure_of
 from app.consumers.consumer import Consumer, Scope
 from app.errors import BrokerError
-from app.grants.grant import DEFAULT_ACCOUNT, GrantKey
+from app.grants.grant import DEFAULT_ACCOUNT, GrantKey, not_found
 from app.grants.token import Need, Token
 from app.telemetry import note
 
 router = APIRouter(tags=["Tokens"])
+
+MOST_ITEMS = 100
 
 
 class BatchItem(Body):
@@ -49,7 +51,7 @@ class BatchItem(Body):
 class BatchBody(Body):
     """The tokens that are wanted."""
 
-    items: list[BatchItem] = Field(min_length=1, max_length=100)
+    items: list[BatchItem] = Field(min_length=1, max_length=MOST_ITEMS)
 
 
 class BatchToken(BaseModel):
@@ -83,17 +85,21 @@ async def get_tokens(
 ) -> BatchAnswer:
     """Up to 100 tokens. Each item succeeds or fails for itself, with what a fetch of its own would have answered."""
 
-    async def fetch(item: BatchItem) -> Token | BatchProblem:
-        key = GrantKey(item.provider, item.user_id, item.account)
+    async def fetch(item: BatchItem, key: GrantKey | BrokerError) -> Token | BatchProblem:
         try:
-            key = as_seen(services, consumer, key)
+            if isinstance(key, BrokerError):
+                raise key
+            if key in absent:
+                raise not_found(key)
             need = Need(min_ttl=timedelta(seconds=item.min_ttl))
             return await services.refresher.fresh(key, need, scope=item.scope, wait=timedelta(seconds=wait))
         except BrokerError as error:
             return _problem(request, error)
 
     response.headers["Cache-Control"] = "no-store"
-    fetched = await asyncio.gather(*map(fetch, body.items))
+    keys = [_key_seen(services, consumer, item) for item in body.items]
+    absent = await services.known.load([key for key in keys if isinstance(key, GrantKey)])
+    fetched = await asyncio.gather(*map(fetch, body.items, keys))
     refused = await _recorded_or_refused(request, services, consumer, fetched)
     items = [
         (refused or BatchToken(status=200, token=answer_of(each, services, response)))
@@ -103,6 +109,14 @@ async def get_tokens(
     ]
     note(items=len(items), failed=sum(item.status != 200 for item in items))
     return BatchAnswer(items=items)
+
+
+def _key_seen(services: Services, consumer: Consumer, item: BatchItem) -> GrantKey | BrokerError:
+    """As `as_seen` has it, with what that raises as an item's own failure."""
+    try:
+        return as_seen(services, consumer, GrantKey(item.provider, item.user_id, item.account))
+    except BrokerError as error:
+        return error
 
 
 async def _recorded_or_refused(

@@ -30,6 +30,7 @@ from app.telemetry import note
 MAX_DEPTH = 32
 MAX_MEMBERS = 10_000  # looking at all that fit into 1 MiB would hold up everybody else for a second
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:")
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
@@ -151,7 +152,7 @@ def _require_storable(value: object, path: tuple[str, ...], members: Iterator[in
 
 
 def _storage_mistake(value: object) -> str | None:
-    if isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
+    if isinstance(value, str) and _UNSTORABLE.search(value):
         return "must not contain NUL or half of a surrogate pair"
     if isinstance(value, float) and not math.isfinite(value):
         return "must be a finite number"

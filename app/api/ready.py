@@ -1,57 +1,140 @@
-"""`Ready`: the answer to one consumer's request for one token, built once and given until anything about it changes."""
+"""Answers to one consumer's requests for one token, built once and given until anything about them changes.
+
+`Ready` is one, `Shelf` has those that were given lately. It is what decides that a token may be answered from memory: by the
+consumer's rights, the grant as it is known, and what the token has to be good for.
+"""
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from app.api.asked import Asked
+from app.api.services import Services
 from app.api.tokens import disclosure_of, token_answer
 from app.audit.event import Disclosure
-from app.consumers.consumer import Consumer
-from app.grants.grant import Grant
-from app.grants.token import Token, at_hand_until
+from app.bounded import Bounded
+from app.consumers.consumer import Consumer, Scope
+from app.errors import BrokerError
+from app.grants.grant import Grant, GrantKey, absent_twin
+from app.grants.token import Need, Token, at_hand_until
 
 # Outside of strings only: in them quotes are escaped.
 _EXPIRES_IN = re.compile(rb'(?<=,"expires_in":)(?:\d+|null)(?=,)')
+_REMEMBERED = 10_000
+
+
+# The digest of the caller's key; provider, user and account; `min_ttl` in seconds, and scope. A plain tuple, since many are
+# made for one answer.
+Wanted = tuple[bytes, str, str, str, int, str]
 
 
 @dataclass(slots=True)
 class Ready:
-    """`until` and `expires_at` are by the monotonic clock; None: never. `hits` are those not told of yet."""
+    """`state` is that of the known grants when it was last looked at; `until` and `expires_at` are by the monotonic clock.
+    `hits` are the answers that nobody was told of yet."""
 
     consumer: Consumer
     grant: Grant
-    asked: Asked
-    before: bytes  # the body up to the seconds that are left, and from there
+    key: GrantKey
+    before: bytes  # the answer up to the seconds that are left, all of it where there is no end
     behind: bytes
-    until: float | None
+    state: int
+    until: float
+    looked_at_until: float  # by then what does not depend on PostgreSQL has to be looked at again
     expires_at: float | None
     disclosure: Disclosure
     hits: int = 0
     first_request_id: str | None = None
 
     def body(self, now: float) -> bytes:
-        left = b"null" if self.expires_at is None else b"%d" % max(0, self.expires_at - now)
-        return self.before + left + self.behind
+        """The answer; at a time when it is good."""
+        if self.expires_at is None:
+            return self.before
+        return b"%s%d%s" % (self.before, self.expires_at - now, self.behind)
 
 
-def ready(asked: Asked, consumer: Consumer, token: Token, *, now: datetime, monotonic: float) -> Ready:
-    """The answer, of a token that is at hand."""
-    grant = token.grant
+class Shelf:
+    """Has a token in the clear only in an answer, and an answer for as long as its grant is known: 5 seconds, then it is
+    built anew."""
 
-    def at(moment: datetime | None) -> float | None:
-        return None if moment is None else monotonic + (moment - now) / timedelta(seconds=1)
+    def __init__(self, services: Services) -> None:
+        self._known = services.known
+        self._refresher = services.refresher
+        self._clients = services.clients
+        self._clock = services.clock
+        self._ready: Bounded[Wanted, Ready] = Bounded(_REMEMBERED)
 
-    before, behind = _EXPIRES_IN.split(token_answer(token, now).model_dump_json().encode(), maxsplit=1)
-    return Ready(
-        consumer=consumer,
-        grant=grant,
-        asked=asked,
-        before=before,
-        behind=behind,
-        until=at(at_hand_until(grant, asked.need)),
-        expires_at=at(grant.expires_at),
-        disclosure=disclosure_of(consumer, token),
-    )
+    def kept(self, wanted: Sequence[Wanted], consumer: Consumer, now: float) -> list[Ready]:
+        """Those that are there and good: all, or as far as the first that is not."""
+        kept, state, at = [], self._known.state(), self._ready.get
+        for each in wanted:
+            found = at(each)
+            if found is None:
+                break
+            is_as_it_was = found.state == state and found.consumer is consumer and now < found.until
+            if not is_as_it_was and not self._is_good(found, consumer, state, now):
+                break
+            kept.append(found)
+        return kept
+
+    def _is_good(self, found: Ready, consumer: Consumer, state: int, now: float) -> bool:
+        """Whether all that it was built from is still so."""
+        known = self._known.peek(found.key)
+        if known is None or known.value is not found.grant or consumer != found.consumer:
+            return False
+        found.state, found.consumer = state, consumer
+        found.until = min(known.until, found.looked_at_until)
+        return now < found.until
+
+    async def load(self, wanted: Sequence[Wanted], consumer: Consumer) -> None:
+        """Reads what is not known of them by one statement."""
+        keys = [GrantKey(*each[1:4]) for each in wanted]
+        await self._known.load([self._seen(key, consumer) for key in keys])
+
+    async def make(self, wanted: Wanted, consumer: Consumer) -> Ready | None:
+        """Built now, from what is known or read; None where that is the route's to answer."""
+        _, *names, min_ttl, scope = wanted
+        key, need = GrantKey(*names), Need(min_ttl=timedelta(seconds=min_ttl))
+        try:
+            consumer.require(Scope.TOKENS_READ)
+            self._clients.get(key.provider)
+            key = self._seen(key, consumer)
+            known = await self._known.get(key)
+            token = None
+            if not known.is_stale:
+                token = self._refresher.at_hand(known.value, need, scope=scope)
+        except BrokerError:
+            return None
+        if token is None:
+            return None
+        made = self._built(consumer, key, need, token)
+        self._ready.put(wanted, made)
+        return made
+
+    def _seen(self, key: GrantKey, consumer: Consumer) -> GrantKey:
+        """A foreign one is looked for, too, as one that is absent: so that it costs what those cost."""
+        return key if consumer.may_see(key.provider, key.user_id) else absent_twin(key)
+
+    def _built(self, consumer: Consumer, key: GrantKey, need: Need, token: Token) -> Ready:
+        grant, now, monotonic = token.grant, self._clock.now(), self._clock.monotonic()
+        ends_at, known = at_hand_until(grant, need), self._known.peek(key)
+        until = monotonic + (ends_at - now).total_seconds() if ends_at is not None else math.inf
+        before, behind = _EXPIRES_IN.split(token_answer(token, now).model_dump_json().encode(), maxsplit=1)
+        left = grant.remaining(now)
+        if left is None:
+            before, behind = before + b"null" + behind, b""
+        return Ready(
+            consumer=consumer,
+            grant=grant,
+            key=key,
+            before=before,
+            behind=behind,
+            state=self._known.state(),
+            until=monotonic if known is None or known.value is not grant else min(until, known.until),
+            looked_at_until=until,
+            expires_at=None if left is None else monotonic + left.total_seconds(),
+            disclosure=disclosure_of(consumer, token),
+        )

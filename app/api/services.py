@@ -30,6 +30,7 @@ from app.grants.claims import Claims
 from app.grants.counting import Counting
 from app.grants.due import DueRefresher
 from app.grants.incidents import Incidents
+from app.grants.known import KnownGrants
 from app.grants.reading import GrantReader
 from app.grants.refresh import Refresher
 from app.grants.registry import GrantRegistry
@@ -50,6 +51,7 @@ class Services:
     proxies: Proxies
     keys: KeyRegistry
     limiter: RateLimiter
+    known: KnownGrants
     refresher: Refresher
     due: DueRefresher
     registry: GrantRegistry

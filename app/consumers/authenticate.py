@@ -70,16 +70,17 @@ class Authenticator:
         it was last looked at. Who is answered by it tells so by `hit`."""
         self._forget_changed()
         right = self._right.get(digest)
-        if right is None or self._known.peek(right[0].id) is not right:
+        known = None if right is None else self._known.peek(right[0].id)
+        if right is None or known is None or known.value is not right:
             return None
         expires_at = right[0].expires_at
         return None if expires_at is not None and expires_at <= self._clock.now() else right[1]
 
-    def hit(self, consumer: Consumer, times: int) -> None:
+    def hit(self, key_id: str | None, times: int) -> None:
         """So many were answered by what they had a peek at."""
         self._known.hit(times)
-        if consumer.key_id is not None:
-            self.uses.note(consumer.key_id)
+        if key_id is not None:
+            self.uses.note(key_id)
 
     def limited(self, address: str | None) -> RateLimited | None:
         """What keys from that address are told after too many wrong ones."""

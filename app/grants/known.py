@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from app.grants import store
 from app.grants.grant import Grant, GrantKey, not_found
 from app.listener import GRANT_CHANGED, Listener, Mailbox
 from app.outages import DatabaseUnavailable
-from app.remembered import Known, Remembered
+from app.remembered import Fresh, Known, Remembered
 
 TTL_SECONDS = 5.0
 TTL_UNHEARD_SECONDS = 1.0  # while announcements may not arrive
@@ -29,6 +30,7 @@ class KnownGrants:
         self._listener = listener
         self._clock = clock
         self._changes = Changes(listener.mailbox(GRANT_CHANGED))
+        self._was_listening, self._turns = False, 0
         self._grants: Remembered[GrantKey, Grant] = Remembered(
             "grants",
             lambda key: store.read(db.statements, key),
@@ -38,7 +40,15 @@ class KnownGrants:
             is_outdated=lambda grant, read_at: self._changes.since(grant.id, read_at),
         )
 
-    def peek(self, key: GrantKey) -> Grant | None:
+    def state(self) -> int:
+        """A number that is another one as soon as anything that is known may have changed, or is good for less time."""
+        self._changes.take(self._clock.monotonic())
+        if self._listener.is_listening is not self._was_listening:
+            self._was_listening = not self._was_listening
+            self._turns += 1
+        return self._turns + self._changes.number
+
+    def peek(self, key: GrantKey) -> Fresh[Grant] | None:
         """The grant, if it can be told without asking PostgreSQL. Who is answered by it tells so by `hit`."""
         self._changes.take(self._clock.monotonic())
         return self._grants.peek(key)
@@ -57,13 +67,21 @@ class KnownGrants:
 
     async def read(self, key: GrantKey) -> Grant:
         """As PostgreSQL has it now. Raises GrantNotFound and DatabaseUnavailable."""
+        self._turns += 1
         known = await self._grants.read(key)
         if known is None:
             raise not_found(key)
         return known.value
 
+    async def load(self, keys: Sequence[GrantKey]) -> set[GrantKey]:
+        """Reads those that are not known, if they are several, by one statement; which of them are not there. Of others, and
+        while PostgreSQL is away, nothing is said."""
+        self._changes.take(self._clock.monotonic())
+        return await self._grants.load(keys, lambda lacking: store.read_all(self._db.statements, lacking))
+
     def forget(self, key: GrantKey) -> None:
         """It is known here to have changed."""
+        self._turns += 1
         self._grants.drop(key)
 
     async def announce(self, tx: Tx, grant: Grant) -> None:
@@ -73,7 +91,7 @@ class KnownGrants:
     async def changed(self, grant: Grant) -> None:
         """Forgets it here at once and everywhere within moments. After the commit, so that who waits reads what was
         committed. A hint only: waiters poll as well, and what is remembered ends by itself."""
-        self._grants.drop(grant.key)
+        self.forget(grant.key)
         with suppress(DatabaseUnavailable):
             await self._db.notify(GRANT_CHANGED, str(grant.id))
 
@@ -89,6 +107,7 @@ class Changes:
 
     def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
+        self.number = 0  # of the times that there was something
         self._at: OrderedDict[UUID, float] = OrderedDict()
         self._all_until = -math.inf  # what was read before that may have changed, whatever it is
 
@@ -97,6 +116,7 @@ class Changes:
         if not self._mailbox:
             return
         payloads, missed = self._mailbox.take()
+        self.number += 1
         if missed:
             self._all_until = now
         for grant_id in map(UUID, payloads):

@@ -84,22 +84,6 @@ class Refresher:
             return self._answers.in_spite_of(error, known.value, need)
         return await self._fresh_of(Known(grant), need, scope, wait, trigger)
 
-    def peek(self, key: GrantKey) -> Grant | None:
-        """The grant, if it can be told without asking PostgreSQL. Who is answered by it tells so by `hit`."""
-        return self._known.peek(key)
-
-    def hit(self, times: int) -> None:
-        """So many were answered by what they had a peek at."""
-        self._known.hit(times)
-
-    async def look_up(self, key: GrantKey) -> Grant | None:
-        """The grant, read if it is not known, and not where it is known only as it was before PostgreSQL went away.
-
-        Raises GrantNotFound and DatabaseUnavailable.
-        """
-        known = await self._known.get(key)
-        return None if known.is_stale else known.value
-
     def at_hand(self, grant: Grant, need: Need, *, scope: str) -> Token | None:
         """The grant's token, if it is good for that without anything being done behind it.
 

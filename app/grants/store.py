@@ -5,13 +5,13 @@ Each function takes the transaction first, and none commits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import BindParameter, ColumnElement, DateTime, and_, cast, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, DateTime, Text, and_, cast, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
@@ -21,7 +21,7 @@ from app.grants.selection import Selection
 from app.statements import Prepared, Statements, given
 from app.tables import grants
 
-Given = str | BindParameter[Any]
+Given = str | ColumnElement[Any]
 # Written into statements: of a parameter PostgreSQL cannot know that the partial index has all there is.
 _NOT_REVOKED = grants.c.status != literal(Status.REVOKED, literal_execute=True)
 NO_DOUBT: dict[str, Any] = {"may_be_spent": False, "refused_at": None, "probe_at": None}
@@ -68,6 +68,29 @@ async def read(statements: Statements, key: GrantKey) -> Grant | None:
     """The grant that is not revoked, if there is one."""
     row = await statements.one(_READ, provider=key.provider, user_id=key.user_id, account=key.account)
     return None if row is None else to_grant(row)
+
+
+_wanted = (
+    func.unnest(
+        given("providers", ARRAY(Text)), given("user_ids", ARRAY(Text)), given("accounts", ARRAY(Text))
+    )
+    .table_valued("provider", "user_id", "account", name="wanted")
+    .render_derived()
+)
+_READ_ALL = Prepared(
+    select(grants).join(_wanted, _at_key(_wanted.c.provider, _wanted.c.user_id, _wanted.c.account))
+)
+
+
+async def read_all(statements: Statements, keys: Sequence[GrantKey]) -> dict[GrantKey, Grant]:
+    """Those of the grants that are there and not revoked."""
+    rows = await statements.all(
+        _READ_ALL,
+        providers=[key.provider for key in keys],
+        user_ids=[key.user_id for key in keys],
+        accounts=[key.account for key in keys],
+    )
+    return {grant.key: grant for grant in map(to_grant, rows)}
 
 
 async def find(tx: Tx, key: GrantKey, *, lock: bool = False) -> Grant | None:
