@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 
 from app import __version__, environment
 from app.api import docs, problems, router
-from app.api.lane import BrokerApp, Lane
+from app.api.lane import BrokerApp, Lane, settle
 from app.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestTelemetry
 from app.api.services import Services
 from app.audit.disclosures import AggregatedDisclosures
@@ -79,9 +79,8 @@ def create_app(read: Settings) -> FastAPI:
             if isinstance(services.disclosures, AggregatedDisclosures):
                 app.lane = Lane(services, services.disclosures)
             yield
-            if app.lane is not None:
-                app.lane.settle()
-                app.lane = None
+            settle(app)
+            app.lane = None
 
     app = BrokerApp(
         title="Token broker",

@@ -11,6 +11,7 @@ later (`Untold`). Where the audit trail is strict there is no lane: each answer 
 
 from __future__ import annotations
 
+from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from app.api import headers
@@ -113,6 +114,12 @@ class Lane:
             numbers={"generation": str(grant.generation)},
         )  # fmt: skip
         return request_id
+
+
+def settle(app: FastAPI) -> None:
+    """Has the application's lane tell of all that it answered by now, if there is one."""
+    if isinstance(app, BrokerApp) and app.lane is not None:
+        app.lane.settle()
 
 
 class BrokerApp(DocumentedApp):
