@@ -65,7 +65,7 @@ async def test_seeding_again_goes_on_behind_the_last_of_the_same_users(
     assert [row["user_id"] for row in rows] == ["us%r_1", "user-1", "user-2", "user-3", "user-4", "user-x1"]
 
 
-@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (0.25, 1100, 1400), (1.0, 5001, 5001)])
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 50), (0.25, 1100, 1400), (1.0, 5001, 5001)])
 async def test_a_share_of_them_is_due_and_the_others_come_due_evenly(
     broker: Broker, database_url: str, share: float, least: int, most: int
 ) -> None:
