@@ -25,9 +25,10 @@ faults: $(VENV)/installed-dev
 sabotage: $(VENV)/installed-dev
 	$(BIN)/python -m tests.faults.sabotage $(SABOTAGE_ARGS)
 
-# Whether 10 thousand grants and a million cost the same: bench/results/growth.md, in some minutes.
+# Whether 10 thousand grants and a million cost the same, and who waits for migrations: bench/results/growth.md, in some minutes.
 bench-growth: $(VENV)/installed-dev
-	$(BIN)/python -m bench.growth $(BENCH_ARGS)
+	$(BIN)/python -m bench.growth
+	$(BIN)/python -m bench.migrating
 
 # Format, lint, types, the import contracts and the supply chain; the tests are `make test`.
 check: $(VENV)/installed-dev

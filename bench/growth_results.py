@@ -47,6 +47,8 @@ def _page(sections: Mapping[str, Any]) -> Iterator[str]:
     yield "# Growth"
     if "sizes" in sections:
         yield from _sizes(sections["sizes"])
+    if "migrations" in sections:
+        yield from _migrations(sections["migrations"], sections.get("migrations_of_another_release"))
 
 
 def _sizes(found: Mapping[str, Summary]) -> Iterator[str]:
@@ -64,3 +66,27 @@ def _sizes(found: Mapping[str, Summary]) -> Iterator[str]:
             yield (
                 f"| {name} | {int(size):,} | {each['p50']:.3f} | {each['p95']:.3f} | {each['ratio']:.3f} | {limit:.2f} |"
             )
+
+
+def _migrations(found: Mapping[str, Any], of_another: Mapping[str, Any] | None) -> Iterator[str]:
+    yield from (
+        "",
+        "## Migrations",
+        "",
+        f"`python -m bench.migrating`: {found['grants']:,} grants, as many refresh attempts and audit events, while two readers fetch",
+        "by key and two writers write as a refresh does, each with a pause of 5 ms. The longest that one of them had to wait for its",
+        "answer; `none` is a time without a migration.",
+        "",
+        "| revision | takes, s | longest read, ms | longest write, ms |",
+        "|---|---|---|---|",
+    )
+    yield from _steps(found["steps"])
+    if of_another is not None:
+        yield from ("", "All in one transaction, as they were at first (`--checkout`):", "")
+        yield from ("| revision | takes, s | longest read, ms | longest write, ms |", "|---|---|---|---|")
+        yield from _steps(of_another["steps"])
+
+
+def _steps(steps: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    for name, each in steps.items():
+        yield f"| {name} | {each['seconds']:.1f} | {each['longest_read']:,.0f} | {each['longest_write']:,.0f} |"
