@@ -54,18 +54,27 @@ async def migrate(
             if getattr(error.orig, "sqlstate", None) not in _NOT_TO_BE_HAD:
                 raise
             await connection.rollback()
-            log.info("schema.waits", detail="a lock was not to be had in time; it is tried again")
+            wanted = " ".join((error.statement or "").split())[:100]
+            log.info(
+                "schema.waits", detail=f"others hold a lock; it is tried again until they do not: {wanted}"
+            )
             await asyncio.sleep(random.uniform(0.2, 1.0))  # those who had to wait behind it come first
 
 
 async def _take_turn(connection: AsyncConnection) -> None:
     """Asked for again and again: whoever waited for it in a statement would be waited for by CREATE INDEX CONCURRENTLY."""
-    while True:
-        has_it = await connection.scalar(select(func.pg_try_advisory_lock(_TURN)))
-        await connection.commit()
-        if has_it:
-            return
+    has_waited = False
+    while not await _is_ours(connection):
+        if not has_waited:
+            log.info("schema.waits", detail="another replica migrates; it is this one's turn then")
+        has_waited = True
         await asyncio.sleep(random.uniform(0.1, 0.3))
+
+
+async def _is_ours(connection: AsyncConnection) -> bool:
+    got = await connection.scalar(select(func.pg_try_advisory_lock(_TURN)))
+    await connection.commit()
+    return bool(got)
 
 
 async def _give_privileges(tx: AsyncConnection, role: str) -> None:

@@ -31,7 +31,6 @@ _WARM_UP = 300
 _TAKEN = 64
 _LEAST_LIFE = "15 minutes"  # beyond the refresh margin, for as long as this takes
 
-# How often something is done, and what, once.
 Work = Callable[[], Awaitable[None]]
 
 

@@ -52,7 +52,7 @@ def postgres() -> Iterator[tuple[str, Path]]:
             yield url, folder
 
 
-def seeded(server_url: str, grants: int, *, revision: str = "head") -> Seeded:
+def seeded(server_url: str, grants: int) -> Seeded:
     """A new database with that many grants, as VACUUM ANALYZE leaves it."""
     name = f"grants_{grants}"
     asyncio.run(execute(server_url, f"CREATE DATABASE {name}"))

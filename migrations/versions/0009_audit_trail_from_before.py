@@ -26,6 +26,9 @@ _FILTERS = {
     "audit_events_user_idx": ("user_id", sa.text("user_id IS NOT NULL")),
     "audit_events_request_idx": ("request_id", sa.text("request_id IS NOT NULL")),
 }
+# Whoever chains events holds it for that, and who does not get it lets it be for a second. So none of those that are queued here is
+# chained at the same moment, and queued again after that. It ends with the connection at the latest.
+_SEALING = 5_518_230_467_921_340_077
 # Also a second time, when some of them may have been chained.
 _QUEUE = """
 INSERT INTO audit_unchained (event_id)
@@ -37,7 +40,9 @@ ON CONFLICT DO NOTHING
 
 def upgrade() -> None:
     with beside():
+        op.execute(f"SELECT pg_advisory_lock({_SEALING})")
         backfill("audit_events", _QUEUE)
+        op.execute(f"SELECT pg_advisory_unlock({_SEALING})")
         for name, (column, where) in _FILTERS.items():
             build_index(name, "audit_events", [column, "id"], postgresql_where=where)
         drop_index("audit_events_at_idx")

@@ -14,6 +14,7 @@ import pytest
 from alembic.script import ScriptDirectory
 
 from app import online
+from app.audit import chain_store
 from app.schema import migration_config
 from tests.broker import ENCRYPTION_KEYS
 from tests.migrated import migrate, rules
@@ -203,3 +204,25 @@ async def test_rows_are_brought_along_in_batches_and_all_of_them(
     async with database(url) as connection:
         query = "SELECT count(*) FROM audit_events JOIN audit_unchained ON event_id = audit_events.id"
         assert await connection.fetchval(query) == 50
+
+
+async def test_an_event_that_is_being_chained_is_not_queued_again(url: str) -> None:
+    await migrate(url, "0008")
+    async with database(url) as sealer:
+        await sealer.execute(
+            "INSERT INTO audit_events (id, actor, action) VALUES (gen_random_uuid(), 'a', 'test.done')"
+        )
+        async with sealer.transaction():
+            await sealer.execute("SELECT pg_advisory_xact_lock($1)", chain_store.LOCK)
+            await sealer.execute(
+                "INSERT INTO audit_chain SELECT 1, event_id, sha256(''), event_id, 1, now() FROM audit_unchained"
+            )
+            await sealer.execute("DELETE FROM audit_unchained")
+            migrating = await _start(url)
+            await _until_said(migrating, "pg_advisory_lock")
+        assert await migrating.wait() == 0
+        assert await sealer.fetchval("SELECT count(*) FROM audit_unchained") == 50
+        assert (
+            await sealer.fetchval("SELECT count(*) FROM audit_unchained JOIN audit_chain USING (event_id)")
+            == 0
+        )
