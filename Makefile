@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TOOLS := .venv-tools
 PYTEST_ARGS ?= -n auto
 
-.PHONY: run install test faults sabotage check format lock sbom audit clean
+.PHONY: run install test faults sabotage bench-growth check format lock sbom audit clean
 
 run: $(VENV)/installed
 	@BROKER_ENVIRONMENT=development exec $(BIN)/broker serve --demo
@@ -24,6 +24,11 @@ faults: $(VENV)/installed-dev
 # Whether the above would notice: for each invariant a build that is broken in one place, run until the invariant finds it.
 sabotage: $(VENV)/installed-dev
 	$(BIN)/python -m tests.faults.sabotage $(SABOTAGE_ARGS)
+
+# Whether 10 thousand grants and a million cost the same, and who waits for migrations: bench/results/growth.md, in some minutes.
+bench-growth: $(VENV)/installed-dev
+	$(BIN)/python -m bench.growth
+	$(BIN)/python -m bench.migrating
 
 # Format, lint, types, the import contracts and the supply chain; the tests are `make test`.
 check: $(VENV)/installed-dev

@@ -17,6 +17,7 @@ from app.api.services import Services
 from app.audit.anchor import anchors_of
 from app.audit.findings import Verdict
 from app.audit.verify import Verifier
+from app.cli_bench import bench
 from app.cli_database import with_database, with_db, with_db_and_settings
 from app.cli_keys import keys
 from app.clock import SystemClock
@@ -35,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )  # they print local variables, keys included
 app.add_typer(keys, name="keys")
+app.add_typer(bench, name="bench")
 audit = typer.Typer(help="The audit trail.", no_args_is_help=True)
 app.add_typer(audit, name="audit")
 

@@ -31,7 +31,6 @@ Tx = AsyncConnection
 T = TypeVar("T")
 
 _PING_SECONDS = 3.0  # with a new connection afterwards it is less than T2 tries for
-_MIGRATION_LOCK = 7_310_482_945_112_406_321  # any constant: every replica asks for the same one
 
 
 class Database:
@@ -121,19 +120,14 @@ class Database:
             await tx.execute(select(1))
 
     async def migrate(self, revision: str = "head") -> None:
-        """Brings the schema to `revision`, and what the service's role may do in it up to date. Replicas that start at once
-        take turns; repeating it changes nothing."""
+        """Brings the schema to `revision`, and what the service's role may do in it up to date, while others go on. Replicas
+        that start at once take turns; one that was interrupted is gone on with; repeating it changes nothing."""
         # A migration may take as long as it takes, which not every pooler allows.
         engine = _engine(self._migrate_url or self._direct_url, None, poolclass=NullPool)
         role = None if self._migrate_url is None else await self._role()
         with outages_named():
-            async with engine.begin() as tx:
-                await tx.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-                await tx.run_sync(schema.upgrade, revision)
-                if role is not None:
-                    await schema.give_privileges(tx, role)
-                if self._audit_days is not None and revision == "head":
-                    await schema.set_retention(tx, self._audit_days)
+            async with engine.connect() as connection:
+                await schema.migrate(connection, revision, role=role, audit_days=self._audit_days)
 
     async def _role(self) -> str:
         """The one that the service has. A pooler may know it by another name than the URL; while it is away that has to do."""

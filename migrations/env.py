@@ -13,7 +13,9 @@ from app.tables import metadata
 
 
 def _run(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=metadata, compare_type=True)
+    context.configure(
+        connection=connection, target_metadata=metadata, compare_type=True, transaction_per_migration=True
+    )
     with context.begin_transaction():
         context.run_migrations()
 
@@ -21,7 +23,7 @@ def _run(connection: Connection) -> None:
 async def _run_by_url(url: str) -> None:
     engine = create_async_engine(url)
     try:
-        async with engine.begin() as connection:
+        async with engine.connect() as connection:
             await connection.run_sync(_run)
     finally:
         await engine.dispose()

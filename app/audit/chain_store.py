@@ -29,7 +29,7 @@ from app.audit.chain import Head, Link, StoredEvent
 from app.db import Tx
 from app.tables import audit_beginning, audit_chain, audit_events, audit_head, audit_unchained
 
-_LOCK = 5_518_230_467_921_340_077  # any constant: every replica asks for the same one
+LOCK = 5_518_230_467_921_340_077  # any constant: every replica asks for the same one, and revision 0009 too
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ async def look(tx: Tx) -> Look:
     row = (
         await tx.execute(
             select(
-                func.pg_try_advisory_xact_lock(_LOCK).label("is_locked"),
+                func.pg_try_advisory_xact_lock(LOCK).label("is_locked"),
                 audit_head.c.sequence,
                 audit_head.c.hash,
                 oldest.scalar_subquery().label("oldest"),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import func, insert, literal, select
+from sqlalchemy import func, insert, literal, select, tuple_
 
 from app.db import Tx
 from app.grants.claim import Claim
 from app.grants.grant import Outcome, Trigger
 from app.grants.selection import Attempt
-from app.grants.store import clock
+from app.grants.store import began, clock
+from app.ids import time_of
 from app.tables import refresh_attempts
 
 
@@ -47,12 +49,16 @@ async def record(
 
 
 async def history(tx: Tx, grant_id: UUID, *, before: UUID | None, limit: int) -> list[Attempt]:
-    """Up to `limit` attempts of a grant, the latest first, older than the one called `before`."""
+    """Up to `limit` attempts of a grant, the last that ended first, from behind the one called `before`."""
     table = refresh_attempts.c
     query = select(*(table[name] for name in Attempt.__dataclass_fields__)).where(table.grant_id == grant_id)
     if before is not None:
-        query = query.where(table.id < before)
-    return [Attempt(*row) for row in await tx.execute(query.order_by(table.id.desc()).limit(limit))]
+        ended_at = select(table.at).where(table.id == before).scalar_subquery()
+        # Of one that is there no more, its id says when it began.
+        behind = tuple_(func.coalesce(ended_at, time_of(before)), literal(before, table.id.type))
+        query = query.where(tuple_(table.at, table.id) < behind)
+    ordered = query.order_by(table.at.desc(), table.id.desc())  # as the index of a grant's attempts has them
+    return [Attempt(*row) for row in await tx.execute(ordered.limit(limit))]
 
 
 async def was_applied(tx: Tx, held: Claim) -> bool:
@@ -63,10 +69,12 @@ async def was_applied(tx: Tx, held: Claim) -> bool:
     return (await tx.execute(query)).first() is not None
 
 
-async def seconds_since_forced(tx: Tx, grant_id: UUID) -> float | None:
-    """Seconds since somebody last forced a refresh of the grant."""
+async def seconds_since_forced(tx: Tx, grant_id: UUID, *, within: timedelta) -> float | None:
+    """Seconds since somebody last forced a refresh of the grant; None where that was longer ago than `within`."""
     query = select(func.extract("epoch", clock() - func.max(refresh_attempts.c.at))).where(
-        refresh_attempts.c.grant_id == grant_id, refresh_attempts.c.trigger == Trigger.FORCED
+        refresh_attempts.c.grant_id == grant_id,
+        refresh_attempts.c.trigger == Trigger.FORCED,
+        refresh_attempts.c.at > began() - within,  # of a long history the end only
     )
     seconds = (await tx.execute(query)).scalar_one()
     return None if seconds is None else float(seconds)

@@ -148,7 +148,7 @@ class Refresher:
 
     async def _require_rest(self, grant: Grant) -> None:
         async with self._db.begin() as tx:
-            seconds = await attempt_store.seconds_since_forced(tx, grant.id)
+            seconds = await attempt_store.seconds_since_forced(tx, grant.id, within=FORCED_EVERY)
         rest = FORCED_EVERY.total_seconds() - seconds if seconds is not None else 0
         if rest > 0:
             raise RateLimited(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from app.online import add_check, add_column, beside, build_index
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -16,6 +18,21 @@ depends_on = None
 
 
 def upgrade() -> None:
+    with beside():
+        add_column("consumers", sa.Column("rate_limit", sa.Integer(), nullable=True))
+        add_column("consumers", sa.Column("rate_per_seconds", sa.Integer(), nullable=True))
+        add_check(
+            "consumers_rate_check",
+            "consumers",
+            "(rate_limit IS NULL) = (rate_per_seconds IS NULL) AND rate_limit > 0 AND rate_per_seconds > 0",
+        )
+        add_column("oauth_clients", sa.Column("removed_at", sa.DateTime(timezone=True), nullable=True))
+        add_check(
+            "oauth_clients_removed_is_empty_check",
+            "oauth_clients",
+            "removed_at IS NULL OR sealed_client_secret IS NULL",
+        )
+        build_index("audit_events_grant_idx", "audit_events", ["grant_id", "id"])
     op.create_table(
         "revocations",
         sa.Column("id", sa.UUID(), nullable=False),
@@ -42,20 +59,6 @@ def upgrade() -> None:
     )
     op.create_index("revocations_next_attempt_idx", "revocations", ["next_attempt_at"], unique=False)
     op.create_index("revocations_grant_idx", "revocations", ["grant_id"], unique=False)
-    op.add_column("consumers", sa.Column("rate_limit", sa.Integer(), nullable=True))
-    op.add_column("consumers", sa.Column("rate_per_seconds", sa.Integer(), nullable=True))
-    op.create_check_constraint(
-        op.f("consumers_rate_check"),
-        "consumers",
-        "(rate_limit IS NULL) = (rate_per_seconds IS NULL) AND rate_limit > 0 AND rate_per_seconds > 0",
-    )
-    op.add_column("oauth_clients", sa.Column("removed_at", sa.DateTime(timezone=True), nullable=True))
-    op.create_check_constraint(
-        op.f("oauth_clients_removed_is_empty_check"),
-        "oauth_clients",
-        "removed_at IS NULL OR sealed_client_secret IS NULL",
-    )
-    op.create_index("audit_events_grant_idx", "audit_events", ["grant_id", "id"], unique=False)
 
 
 def downgrade() -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from app.online import add_column, beside, build_index
+
 revision = "0004"
 down_revision = "0003"
 branch_labels = None
@@ -16,29 +18,29 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Each with a constant default or none, so that no row of a large table is rewritten.
-    op.add_column(
-        "grants", sa.Column("may_be_spent", sa.Boolean(), server_default=sa.text("false"), nullable=False)
-    )
-    op.add_column("grants", sa.Column("refused_at", sa.DateTime(timezone=True), nullable=True))
-    op.add_column("grants", sa.Column("probe_at", sa.DateTime(timezone=True), nullable=True))
-    op.create_index(
-        "grants_refused_idx",
-        "grants",
-        ["provider", "refused_at"],
-        postgresql_where=sa.text("refused_at IS NOT NULL"),
-    )
-    op.create_index(
-        "grants_probe_idx", "grants", ["probe_at"], postgresql_where=sa.text("probe_at IS NOT NULL")
-    )
-    op.add_column("refresh_attempts", sa.Column("provider", sa.Text(), nullable=True))
-    op.create_index(
-        "refresh_attempts_at_idx",
-        "refresh_attempts",
-        ["at"],
-        postgresql_using="brin",
-        postgresql_with={"autosummarize": "on"},
-    )
+    with beside():
+        add_column(
+            "grants", sa.Column("may_be_spent", sa.Boolean(), server_default=sa.text("false"), nullable=False)
+        )
+        add_column("grants", sa.Column("refused_at", sa.DateTime(timezone=True), nullable=True))
+        add_column("grants", sa.Column("probe_at", sa.DateTime(timezone=True), nullable=True))
+        build_index(
+            "grants_refused_idx",
+            "grants",
+            ["provider", "refused_at"],
+            postgresql_where=sa.text("refused_at IS NOT NULL"),
+        )
+        build_index(
+            "grants_probe_idx", "grants", ["probe_at"], postgresql_where=sa.text("probe_at IS NOT NULL")
+        )
+        add_column("refresh_attempts", sa.Column("provider", sa.Text(), nullable=True))
+        build_index(
+            "refresh_attempts_at_idx",
+            "refresh_attempts",
+            ["at"],
+            postgresql_using="brin",
+            postgresql_with={"autosummarize": "on"},
+        )
     op.create_table(
         "grant_candidates",
         sa.Column("id", sa.UUID(), nullable=False),

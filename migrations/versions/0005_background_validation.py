@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from app.online import add_column, beside, build_index
+
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
@@ -16,16 +18,17 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("grants", sa.Column("unasked_since", sa.DateTime(timezone=True), nullable=True))
-    op.add_column("grants", sa.Column("denied_generation", sa.BigInteger(), nullable=True))
-    op.create_index(
-        "grants_unasked_idx",
-        "grants",
-        ["provider", sa.text("GREATEST(created_at, last_refreshed_at, unasked_since)")],
-        postgresql_where=sa.text(
-            "status = 'active' AND failures = 0 AND (refresh_fingerprint IS NOT NULL OR expires_at IS NULL)"
-        ),
-    )
+    with beside():
+        add_column("grants", sa.Column("unasked_since", sa.DateTime(timezone=True), nullable=True))
+        add_column("grants", sa.Column("denied_generation", sa.BigInteger(), nullable=True))
+        build_index(
+            "grants_unasked_idx",
+            "grants",
+            ["provider", sa.text("GREATEST(created_at, last_refreshed_at, unasked_since)")],
+            postgresql_where=sa.text(
+                "status = 'active' AND failures = 0 AND (refresh_fingerprint IS NOT NULL OR expires_at IS NULL)"
+            ),
+        )
     op.create_table(
         "validation_turns",
         sa.Column("provider", sa.Text(), nullable=False),

@@ -6,8 +6,7 @@ was written, nor on the order in which transactions end: an event that is commit
 Both functions act with the rights of the role that migrates, so the service needs none to delete from `audit_events` or
 `audit_chain`. PUBLIC may not execute `prune_audit`.
 
-The indexes are built under a lock that keeps events from being written meanwhile: about 20 s for ten million. Whoever cannot
-have that makes them beforehand with CREATE INDEX CONCURRENTLY, under the same names, and they are taken as they are.
+Events from before the trigger are queued by revision 0009.
 
 Revision ID: 0007
 Revises: 0006
@@ -23,13 +22,6 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-_FILTERS = {
-    "audit_events_actor_idx": ("actor", None),
-    "audit_events_action_idx": ("action", None),
-    "audit_events_provider_idx": ("provider", sa.text("provider IS NOT NULL")),
-    "audit_events_user_idx": ("user_id", sa.text("user_id IS NOT NULL")),
-    "audit_events_request_idx": ("request_id", sa.text("request_id IS NOT NULL")),
-}
 _NOTHING = "decode(repeat('00', 32), 'hex')"
 
 _QUEUE = """
@@ -78,8 +70,6 @@ $$
 
 
 def upgrade() -> None:
-    # Whoever writes an event meanwhile waits: one between the copy and the trigger would never be chained.
-    op.execute("LOCK TABLE audit_events IN SHARE ROW EXCLUSIVE MODE")
     op.create_table(
         "audit_retention",
         sa.Column("only_one", sa.Boolean(), server_default=sa.text("true"), nullable=False),
@@ -110,16 +100,13 @@ def upgrade() -> None:
     )
     for name in ("audit_head", "audit_beginning"):
         _create_end(name)
-    op.execute("INSERT INTO audit_unchained (event_id) SELECT id FROM audit_events")
     schema = op.get_bind().scalar(sa.text("SELECT quote_ident(current_schema())"))
     op.execute(_QUEUE.format(schema=schema))
-    op.execute(_TRIGGER.format(schema=schema))
     op.execute(_PRUNE.format(schema=schema))
     op.execute("REVOKE ALL ON FUNCTION prune_audit(timestamptz, integer) FROM PUBLIC")
     op.execute("REVOKE ALL ON FUNCTION queue_audit_events() FROM PUBLIC")
-    for name, (column, where) in _FILTERS.items():
-        op.create_index(name, "audit_events", [column, "id"], postgresql_where=where, if_not_exists=True)
-    op.drop_index("audit_events_at_idx", table_name="audit_events")
+    # The last, for it waits for all who are writing an event, and all who come later wait for it.
+    op.execute(_TRIGGER.format(schema=schema))
 
 
 def _create_end(name: str) -> None:
@@ -136,9 +123,6 @@ def _create_end(name: str) -> None:
 
 
 def downgrade() -> None:
-    op.create_index("audit_events_at_idx", "audit_events", ["at"], unique=False)
-    for name in _FILTERS:
-        op.drop_index(name, table_name="audit_events")
     op.execute("DROP FUNCTION prune_audit(timestamptz, integer)")
     op.execute("DROP TRIGGER queue_audit_events ON audit_events")
     op.execute("DROP FUNCTION queue_audit_events()")

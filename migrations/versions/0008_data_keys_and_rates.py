@@ -10,6 +10,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, UUID
 
+from app.online import add_column, beside
+
 revision = "0008"
 down_revision = "0007"
 branch_labels = None
@@ -17,12 +19,16 @@ depends_on = None
 
 
 def upgrade() -> None:
-    now = sa.text("clock_timestamp()")
     moment = sa.DateTime(timezone=True)
-    op.add_column("data_keys", sa.Column("active_at", moment, nullable=False, server_default=now))
-    op.add_column("data_keys", sa.Column("seals", sa.BigInteger, nullable=False, server_default="0"))
-    op.add_column("data_keys", sa.Column("emptied_at", moment))
-    op.add_column("api_keys", sa.Column("last_used_at", moment))
+    with beside():
+        # For those that are there the default is one moment, so that they are not rewritten.
+        add_column(
+            "data_keys", sa.Column("active_at", moment, nullable=False, server_default=sa.text("now()"))
+        )
+        op.alter_column("data_keys", "active_at", server_default=sa.text("clock_timestamp()"))
+        add_column("data_keys", sa.Column("seals", sa.BigInteger, nullable=False, server_default="0"))
+        add_column("data_keys", sa.Column("emptied_at", moment))
+        add_column("api_keys", sa.Column("last_used_at", moment))
     op.create_table(
         "rate_limits",
         sa.Column("consumer_id", UUID, nullable=False),

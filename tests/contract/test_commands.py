@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from app.sandbox.server import Sandbox
 from tests.broker import free_port
 
 ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("make") is None, reason="needs make: apt-get install make"),
@@ -87,11 +89,26 @@ def test_make_run_serves_a_token_and_ctrl_c_leaves_nothing_and_a_second_run_find
     assert first["grant_id"] == second["grant_id"]
 
 
+def test_the_readme_seeds_a_private_database(shared_dir: Path) -> None:
+    [command] = re.findall(r"^    (\.venv/bin/broker bench seed [^#\n]+)", README, re.MULTILINE)
+    command = command.replace("1000000", "100").replace(".venv/bin/broker", f"{sys.executable} -m app.cli")
+    environment = {"BROKER_ENVIRONMENT": "development", "BROKER_DATA_DIR": str(shared_dir / "seeded")}
+    ran = subprocess.run(
+        ["sh", "-c", command],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.stdout.startswith("100 of 100 grants, "), ran.stderr
+
+
 async def test_the_readme_leads_from_nothing_to_a_token_of_ones_own_provider(
     shared_dir: Path, sandbox: Sandbox
 ) -> None:
     folder, port = shared_dir / "own-provider", free_port()
-    chapters = (ROOT / "README.md").read_text().split("\n## ")
+    chapters = README.split("\n## ")
     [chapter] = [text for text in chapters if text.startswith("Connect your own provider")]
     here = {
         "https://login.acme.example": sandbox.url,

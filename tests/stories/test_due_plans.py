@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from app.db import Database, Tx
 from app.grants import due_store
 from app.grants.grant import Grant
-from tests.plans import statements
+from tests.plans import rows_read, statements
 from tests.postgres import database
 
 LIMIT = 16
@@ -67,21 +67,6 @@ def _literal(value: object) -> str:
     return f"'{value}'"
 
 
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", ()):
-        yield from _nodes(child)
-
-
-def _looked_at(plan: dict[str, Any]) -> int:
-    """Rows that were read, whether or not they were of use."""
-    return sum(
-        round((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"])
-        for node in _nodes(plan)
-        if "Relation Name" in node
-    )
-
-
 async def _require_narrow(url: str, asked: tuple[str, tuple[Any, ...]], *, most: int) -> None:
     """Planned for these parameters, and for any."""
     for mode in ("force_custom_plan", "force_generic_plan"):
@@ -89,7 +74,7 @@ async def _require_narrow(url: str, asked: tuple[str, tuple[Any, ...]], *, most:
         assert "grants_provider_due_idx" in text
         assert "Seq Scan" not in text
         assert '"Sort"' not in text
-        assert _looked_at(plan) <= most, text
+        assert rows_read(plan, {"grants"}) <= most, text
 
 
 async def test_taking_looks_at_no_more_than_it_takes(db: Database, database_url: str) -> None:

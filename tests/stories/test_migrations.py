@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app.db import Database
 from app.schema import migration_config
 from app.tables import metadata
+from tests.migrated import migrate, rules
 
 
 async def _tables(url: str) -> set[str]:
@@ -25,38 +26,6 @@ async def _tables(url: str) -> set[str]:
     finally:
         await connection.close()
     return {row["tablename"] for row in found}
-
-
-async def _rules(url: str) -> set[tuple[str, ...]]:
-    """Columns with their defaults, constraints and indexes, as PostgreSQL words them."""
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
-    try:
-        found = await connection.fetch(_RULES)
-    finally:
-        await connection.close()
-    return {tuple(row) for row in found if "alembic_version" not in row["place"]}
-
-
-_RULES = """
-SELECT conrelid::regclass::text || '.' || conname AS place, pg_get_constraintdef(oid) AS rule
-FROM pg_constraint WHERE connamespace = 'public'::regnamespace
-UNION ALL
-SELECT tablename || '.' || indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
-UNION ALL
-SELECT table_name || '.' || column_name, concat_ws(' ', data_type, is_nullable, column_default)
-FROM information_schema.columns WHERE table_schema = 'public'
-UNION ALL
-SELECT relname || '.options', reloptions::text FROM pg_class
-WHERE relnamespace = 'public'::regnamespace AND reloptions IS NOT NULL
-"""
-
-
-async def _migrate(url: str) -> None:
-    db = Database(url, pool_size=1)
-    try:
-        await db.migrate()
-    finally:
-        await db.close()
 
 
 def _downgrade(connection: Connection, revision: str) -> None:
@@ -72,7 +41,7 @@ def _differences(connection: Connection) -> list[object]:
 
 
 async def test_the_migrations_make_what_the_models_say(empty_database_url: str) -> None:
-    await _migrate(empty_database_url)
+    await migrate(empty_database_url)
     engine = create_async_engine(empty_database_url)
     async with engine.connect() as connection:
         differences = await connection.run_sync(_differences)
@@ -88,33 +57,33 @@ async def test_the_migrations_hold_the_same_rules_as_the_models(
     async with engine.begin() as connection:
         await connection.run_sync(metadata.create_all)
     await engine.dispose()
-    assert await _rules(database_url) == await _rules(empty_database_url)
+    assert await rules(database_url) == await rules(empty_database_url)
 
 
 async def test_every_migration_can_be_taken_back_and_applied_again(empty_database_url: str) -> None:
-    await _migrate(empty_database_url)
+    await migrate(empty_database_url)
     engine = create_async_engine(empty_database_url)
     for script in ScriptDirectory.from_config(migration_config()).walk_revisions():
         async with engine.begin() as connection:
             await connection.run_sync(_downgrade, str(script.down_revision or "base"))
     assert await _tables(empty_database_url) == {"alembic_version"}
     await engine.dispose()
-    await _migrate(empty_database_url)
+    await migrate(empty_database_url)
     assert await _tables(empty_database_url) == {*metadata.tables, "alembic_version"}
 
 
 async def test_replicas_that_start_at_once_migrate_once(empty_database_url: str) -> None:
-    await asyncio.gather(*(_migrate(empty_database_url) for _ in range(8)))
+    await asyncio.gather(*(migrate(empty_database_url) for _ in range(8)))
     assert "grants" in await _tables(empty_database_url)
 
 
 async def test_a_release_that_knows_less_than_the_schema_starts_all_the_same(
     empty_database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await _migrate(empty_database_url)
+    await migrate(empty_database_url)
     connection = await asyncpg.connect(empty_database_url.replace("+asyncpg", ""))
     await connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    await _migrate(empty_database_url)
+    await migrate(empty_database_url)
     assert await connection.fetchval("SELECT version_num FROM alembic_version") == "9999"
     await connection.close()
     assert "schema.newer" in caplog.text
