@@ -237,8 +237,8 @@ SABOTAGES: Sequence[Sabotage] = (
         "a_redirect_is_not_followed",
         "redirects of a provider are followed",
         "outbound/http.py",
-        "follow_redirects=False",
-        "follow_redirects=True",
+        "allow_redirects=False",
+        "allow_redirects=True",
         REDIRECTED,
     ),
     Sabotage(
