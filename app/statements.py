@@ -92,7 +92,8 @@ class Statements:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
         with outages_named():
-            async with self._place():
+            await self._enter()
+            try:
                 connection = await self._taken()
                 try:
                     if self._pooled:
@@ -107,20 +108,17 @@ class Statements:
                     connection.terminate()
                     raise
                 self._keep(connection)
+            finally:
+                self.in_use -= 1
+                self._room.release()
 
-    @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
+    async def _enter(self) -> None:
         if self._room.locked():
             async with asyncio.timeout(self._pool_timeout):
                 await self._room.acquire()
         else:
             await self._room.acquire()
         self.in_use += 1
-        try:
-            yield
-        finally:
-            self.in_use -= 1
-            self._room.release()
 
     async def _taken(self) -> asyncpg.Connection:
         while self._idle:
