@@ -12,7 +12,7 @@ from sqlalchemy import ARRAY, Text, func, select
 from app.statements import Prepared, Statements, given
 
 _all = func.unnest(given("channels", ARRAY(Text())), given("payloads", ARRAY(Text())))
-_each = _all.table_valued("channel", "payload", name="each").render_derived()
+_each = _all.table_valued("channel", "payload").render_derived(name="each")
 _NOTIFY = Prepared(select(func.pg_notify(_each.c.channel, _each.c.payload)))
 
 
