@@ -85,7 +85,8 @@ class Statements:
             return rows
 
     def close(self) -> None:
-        """Ends those that nobody uses. The service uses none any more when it ends."""
+        """Ends those that nobody uses: where one is dead or hangs, so most likely do all others of its age; and when the
+        service ends it uses none any more."""
         while self._idle:
             self._idle.pop()[0].terminate()
 
@@ -104,8 +105,10 @@ class Statements:
                 except asyncpg.PostgresError:
                     self._keep(connection)
                     raise
-                except BaseException:  # what it still has to say nobody would read
-                    connection.terminate()
+                except BaseException as error:
+                    connection.terminate()  # what it still has to say nobody would read
+                    if isinstance(error, OSError):
+                        self.close()
                     raise
                 self._keep(connection)
             finally:
@@ -127,7 +130,7 @@ class Statements:
                 continue
             if monotonic() - answered_at < _IDLE_SECONDS or await _answers(connection):
                 return connection
-            self.close()  # where one is dead or hangs, so most likely do all others of its age
+            self.close()
         return await self._connected()
 
     def _keep(self, connection: asyncpg.Connection) -> None:

@@ -155,6 +155,7 @@ class Ledger:
     def _success(self, run: Run, tokens: TokenSet, fingerprint: bytes | None) -> dict[str, Any]:
         """What the history says of a grant that has the refresh token of that `fingerprint` now."""
         before = run.claim.grant
+        spent = before.refresh_fingerprint
         category, provider_code = told_of(run)
         return attempt_store.ended(
             run.claim,
@@ -164,9 +165,7 @@ class Ledger:
             provider_code=provider_code,
             milliseconds=self._milliseconds(run),
             generation=before.generation + 1,
-            spent_fingerprint=None
-            if fingerprint == before.refresh_fingerprint
-            else before.refresh_fingerprint,
+            spent_fingerprint=None if spent == fingerprint else spent,
         )
 
     async def _record_failure(self, run: Run, error: UpstreamError) -> tuple[Grant | None, BrokerError]:
