@@ -1,0 +1,111 @@
+"""Ten times as many requests as the service can answer: how many it answers all the same, and how soon it is well again.
+
+rest        a tenth of the peak: what the median latency is
+peak        closed loop, many connections: as many as it can answer
+overload    open loop at ten times that, or as much as the driver can offer
+afterwards  a tenth of the peak again: the second in which the median latency is what it was
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from bench.load import Load, Outcome
+from bench.stage import Stage
+
+FACTOR = 10
+AS_BEFORE = 2.0  # times the median latency at rest, or two milliseconds more
+_CONNECTIONS_AT_PEAK = 256
+_CONNECTIONS = 4_500  # more than the service takes
+_SHED = (200, 429, 503)
+
+
+@dataclass(frozen=True)
+class Overload:
+    """Rates are requests a second. `wanted` is ten times the peak, `offered` what the driver managed.
+
+    `goodput` counts good answers, `in_time` those within a second of when the request had its time. `shed` were answered 429
+    or 503, of which `unsaid` without Retry-After; `dropped` lost their connection; `given_up` found none within a
+    second, and `left` had one and no answer when all was over.
+    `p50_afterwards` is of each second after it, None in which nothing was answered well; `recovered_after`: seconds until it
+    was as before, None where it was not.
+    """
+
+    peak: float
+    wanted: float
+    offered: float
+    seconds: float
+    goodput: float
+    in_time: float
+    shed: int
+    unsaid: int
+    dropped: int
+    left: int
+    given_up: int
+    p50_at_rest: float
+    p50: float
+    p99: float
+    p50_afterwards: Sequence[float]
+    recovered_after: float | None
+
+    @property
+    def kept(self) -> float:
+        """What was answered well and in time, as a share of the peak: what comes later is of no use to who has gone."""
+        return self.in_time / self.peak
+
+
+def overload(stage: Stage, port: int, path: str, headers: Mapping[str, str], *, seconds: float) -> Overload:
+    load = Load(port, path, headers=headers)
+    closed = replace(load, connections=_CONNECTIONS_AT_PEAK, seconds=seconds / 2)
+    peak = _goodput(stage.driver.send(closed))
+    calm = replace(load, rate=peak / FACTOR, connections=64, seconds=2.0)
+    rest = stage.driver.send(calm)
+    flood = replace(
+        load,
+        rate=peak * FACTOR,
+        connections=_CONNECTIONS,
+        connects_first=0,
+        seconds=seconds,
+        accepts=_SHED,
+        may_lose=True,
+    )
+    flooded = stage.driver.send(flood)
+    afterwards = stage.driver.send(replace(calm, seconds=min(10.0, seconds), accepts=_SHED, may_lose=True))
+    return told(peak, rest, flood, flooded, afterwards)
+
+
+def told(peak: float, rest: Outcome, flood: Load, flooded: Outcome, afterwards: Outcome) -> Overload:
+    whole = int(flood.seconds)
+    seconds = flooded.each_second[:whole]
+    lag = max(0.0, flooded.seconds - flood.seconds)  # until those who were left had their answers, or gave up
+    recovered = _normal_from(afterwards, p50=rest.p50, rate=peak / FACTOR)
+    return Overload(
+        peak=peak,
+        wanted=flood.rate or 0.0,
+        offered=flooded.offered / flood.seconds,
+        seconds=flood.seconds,
+        goodput=sum(each.good for each in seconds) / whole,
+        in_time=sum(each.in_time for each in seconds) / whole,
+        shed=flooded.statuses.get(503, 0) + flooded.statuses.get(429, 0),
+        unsaid=flooded.unsaid,
+        dropped=flooded.lost,
+        left=flooded.left,
+        given_up=flooded.given_up,
+        p50_at_rest=rest.p50,
+        p50=flooded.p50,
+        p99=flooded.p99,
+        p50_afterwards=[each.p50 for each in afterwards.each_second],
+        recovered_after=None if recovered is None else lag + recovered,
+    )
+
+
+def _normal_from(outcome: Outcome, *, p50: float, rate: float) -> int | None:
+    """The first second since which all are well: nearly every request answered, in about the time it took at rest."""
+    limit = max(AS_BEFORE * p50, p50 + 2.0)
+    well = [each.good >= 0.9 * rate and each.p50 <= limit for each in outcome.each_second[:-1]]
+    return next((second for second in range(len(well)) if all(well[second:])), None)
+
+
+def _goodput(outcome: Outcome) -> float:
+    return outcome.good / outcome.seconds
