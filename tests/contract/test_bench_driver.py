@@ -106,7 +106,8 @@ async def test_a_connection_that_ends_before_its_answer_fails_the_load() -> None
 
 
 async def test_what_was_shed_without_a_time_to_come_back_is_counted() -> None:
-    answers = (said(), said(503, "retry-after: 1", "connection: close"), said(429))
+    told = said(503, "retry-after: 1", "connection: close")
+    answers = (said(), told, told, said(429))
     outcome = await sent(
         Server(*answers), rate=300, seconds=0.3, connects_first=0, accepts=(200, 429, 503), may_lose=True
     )
