@@ -31,6 +31,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, sender: Sender) -> None:
         self.due_at: float | None = None
         self.is_open = False
+        self.last_answer = b""
         self._sender = sender
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
@@ -61,6 +62,7 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         if data.find(_CLOSE, 0, head) >= 0:
             self.close()
+        self.last_answer = data
         self._sender.answered(self, int(data[9:12]), retry_after=data.find(_RETRY_AFTER, 0, head) >= 0)
 
     def connection_lost(self, exc: Exception | None) -> None:

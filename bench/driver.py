@@ -79,7 +79,8 @@ class Sending:
         elif status in (429, 503) and not retry_after:
             self._tally.unsaid += 1
         if status not in self._load.accepts:
-            self.fail(LoadFailed(f"{self._load.method} {self._load.path} was answered {status}"))
+            told = connection.last_answer.decode(errors="replace")
+            self.fail(LoadFailed(f"{self._load.method} {self._load.path} was answered {status}: {told}"))
         elif connection.is_open:
             self._go_on(connection, now)
         self._end_if_over(now)
