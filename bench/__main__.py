@@ -37,7 +37,7 @@ class Size:
 
 
 WHOLE = Size(7, 3.0, 3000, 640, 5000, 5, 10.0, 600.0)
-QUICK = Size(3, 0.6, 400, 128, 640, 2, 4.0, 0.0)
+QUICK = Size(3, 0.6, 400, 128, 640, 2, 3.0, 0.0)
 
 
 def run(stage: Stage, size: Size, say: Callable[[str], None]) -> Results:

@@ -33,7 +33,7 @@ class Sending:
     def __init__(self, load: Load) -> None:
         self._load = load
         self._loop = asyncio.get_running_loop()
-        self._tally = Tally(load.patience)
+        self._tally = Tally(load.in_time)
         self._next = _requests(load)
         self._connections: set[Connection] = set()
         self._opening = 0
@@ -54,7 +54,7 @@ class Sending:
         """Sends it. Raises LoadFailed."""
         self._began = time.perf_counter()
         self._ends = self._began + self._load.seconds
-        patience = _PATIENCE_SECONDS if self._load.rate is None else self._load.patience
+        patience = _PATIENCE_SECONDS if self._load.rate is None else self._load.in_time
         self._loop.call_later(self._load.seconds + patience, self._abandon)
         if self._load.rate is None:
             for connection in list(self._idle):

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 
 import httpx
 
-from bench.accounting import resident_megabytes
+from bench.accounting import cpu_seconds, resident_megabytes
 from bench.grants import PROVIDER
 from bench.load import Load
 from bench.stage import COMPILED, Driver, Stage, port_of
 from tests.broker import Replica
 
 CACHED = 100_000
-_SETTLED_SECONDS = 2.0
+_SETTLED_SECONDS = 1.0
 _SLICE_SECONDS = 10.0  # of the long load, between two readings
 _PATH = f"/tokens/{PROVIDER}/cold-{{}}"
 
@@ -75,25 +75,28 @@ def under_load(
 @dataclass(frozen=True)
 class Starts:
     """`ready`: seconds from the start of the process to its first 204 at `/health-check/ready`, while PostgreSQL is up and
-    migrated; `imports`: what the interpreter needs of them to import all. `memory` is of the last one."""
+    migrated; `cpu`: the median of what they spent on a processor until then; `imports`: what the interpreter needs to
+    import all. `memory` is of the last one."""
 
     ready: Sequence[float]
+    cpu: float
     imports: float
     memory: Memory
 
 
 def starts(stage: Stage, *, times: int) -> Starts:
     """A replica started and ended so many times."""
-    ready = []
+    ready, cpu, resident = [], [], []
     for _ in range(times):
         began = time.perf_counter()
         replica = stage.service()
         ready.append(time.perf_counter() - began)
-        memory = after_start(replica)
+        cpu.append(cpu_seconds([replica.process.pid]))
+        resident.append(after_start(replica))
         stage.end(replica)
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import app.cli"], check=True, env={**os.environ, **COMPILED})
-    return Starts(ready, time.perf_counter() - began, memory)
+    return Starts(ready, statistics.median(cpu), time.perf_counter() - began, resident[-1])
 
 
 def _cached_tokens(replica: Replica) -> int | None:

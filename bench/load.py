@@ -17,7 +17,8 @@ class Load:
 
     `path` may hold `{}` for the number of a user, which goes from `first` on, and from 0 again after `users - 1`. Closed
     loop: each connection sends its next request upon the answer to the last. Open loop (`rate` a second): a request has a
-    time of its own, its latency counts from then, and one that finds no connection within `patience` seconds is given up.
+    time of its own, its latency counts from then, and one that finds no connection within `patience` seconds is given up. A
+    good answer is in time that came within `in_time` seconds.
     The load ends after `seconds`, or once `most` requests were sent.
     """
 
@@ -34,6 +35,7 @@ class Load:
     users: int = 1
     rate: float | None = None
     patience: float = 1.0
+    in_time: float = 1.0
     accepts: Sequence[int] = (200,)  # any other status, and a lost connection, fails the load
     may_lose: bool = False  # connections, which then count as `lost`
 
@@ -54,7 +56,7 @@ class Load:
 
 @dataclass
 class Second:
-    """Of a load: how many were answered as they should in it, how many of them within the patience, and the median of their
+    """Of a load: how many were answered as they should in it, how many of them in time, and the median of their
     latencies in milliseconds."""
 
     good: int
@@ -110,7 +112,7 @@ def at(latencies: Sequence[float], share: float) -> float:
 class Tally:
     """What is noted while a load goes on: plain lists, since every request comes by."""
 
-    patience: float
+    in_time: float
     statuses: Counter[int] = field(default_factory=Counter)
     good: list[tuple[float, float]] = field(default_factory=list)  # seconds since the start, seconds it took
     offered: int = 0
@@ -145,5 +147,5 @@ class Tally:
         ]
 
     def _second(self, latencies: Sequence[float]) -> Second:
-        in_time = bisect.bisect_right(latencies, 1000 * self.patience)
+        in_time = bisect.bisect_right(latencies, 1000 * self.in_time)
         return Second(len(latencies), in_time, at(latencies, 0.5))

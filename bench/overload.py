@@ -1,9 +1,9 @@
 """Ten times as many requests as the service can answer: how many it answers all the same, and how soon it is well again.
 
-rest        a tenth of the peak: what the median latency is
 peak        closed loop, many connections: as many as it can answer
-overload    open loop at ten times that, or as much as the driver can offer
-afterwards  a tenth of the peak again: the second in which the median latency is what it was
+rest        open loop, a tenth of that: what the median latency is
+overload    open loop, ten times the peak, by more callers than the service lets in; who finds no connection gives up
+afterwards  a tenth of the peak again: since when the median latency is what it was
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ FACTOR = 10
 AS_BEFORE = 2.0  # times the median latency at rest, or two milliseconds more
 _CONNECTIONS_AT_PEAK = 256
 _CONNECTIONS = 4_500  # more than the service takes
+_PATIENCE_SECONDS = 0.05  # with connections that are all in use
 _SHED = (200, 429, 503)
 
 
@@ -26,10 +27,10 @@ class Overload:
     """Rates are requests a second. `wanted` is ten times the peak, `offered` what the driver managed.
 
     `goodput` counts good answers, `in_time` those within a second of when the request had its time. `shed` were answered 429
-    or 503, of which `unsaid` without Retry-After; `dropped` lost their connection; `given_up` found none within a
-    second, and `left` had one and no answer when all was over.
-    `p50_afterwards` is of each second after it, None in which nothing was answered well; `recovered_after`: seconds until it
-    was as before, None where it was not.
+    or 503, of which `unsaid` without Retry-After; `dropped` lost their connection; `given_up` found none, and
+    `left` had one and no answer when all was over.
+    `p50_afterwards` is of each second after it, 0 where nothing was answered well; `recovered_after`: seconds until it was as
+    before, None where it was not.
     """
 
     peak: float
@@ -59,7 +60,7 @@ def overload(stage: Stage, port: int, path: str, headers: Mapping[str, str], *, 
     load = Load(port, path, headers=headers)
     closed = replace(load, connections=_CONNECTIONS_AT_PEAK, seconds=seconds / 2)
     peak = _goodput(stage.driver.send(closed))
-    calm = replace(load, rate=peak / FACTOR, connections=64, seconds=2.0)
+    calm = replace(load, rate=peak / FACTOR, connections=64, seconds=min(2.0, seconds / 2))
     rest = stage.driver.send(calm)
     flood = replace(
         load,
@@ -67,6 +68,7 @@ def overload(stage: Stage, port: int, path: str, headers: Mapping[str, str], *, 
         connections=_CONNECTIONS,
         connects_first=0,
         seconds=seconds,
+        patience=_PATIENCE_SECONDS,
         accepts=_SHED,
         may_lose=True,
     )

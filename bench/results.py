@@ -115,7 +115,10 @@ class Results:
             yield from _of_memory(self.memory)
         if self.starts:
             ready = ", ".join(f"{seconds:.2f}" for seconds in self.starts.ready)
-            yield f"- Ready after {ready} s; imports alone take {self.starts.imports:.2f} s."
+            yield (
+                f"- Ready after {ready} s, of which {self.starts.cpu:.2f} s on a processor; imports alone take"
+                f" {self.starts.imports:.2f} s."
+            )
         if self.overload:
             yield from _of_overload(self.overload)
         for what in self.left_out:
@@ -142,7 +145,7 @@ def _of_overload(over: Overload) -> Iterator[str]:
     )
     yield (
         f"- {over.shed} shed with 429 or 503, {over.unsaid} of them without Retry-After; {over.dropped} connections dropped;"
-        f" {over.given_up} requests found no connection within a second, {over.left} waited for an answer at the end."
+        f" {over.given_up} requests found no connection free, {over.left} waited for an answer at the end."
     )
     again = "not seen" if over.recovered_after is None else f"{over.recovered_after:.1f} s"
     yield f"- Median latency {over.p50_at_rest:.1f} ms before, {over.p50:.1f} ms meanwhile; as before: {again} after it."

@@ -119,7 +119,7 @@ def test_candidates_go_in_turn_forwards_and_backwards_after_a_round_that_does_no
 
 
 def test_the_tally_of_a_second_has_what_was_in_time() -> None:
-    tally = Tally(patience=1.0, good=[(0.2, 0.001), (0.4, 0.003), (2.5, 1.5), (2.6, 0.5)])
+    tally = Tally(in_time=1.0, good=[(0.2, 0.001), (0.4, 0.003), (2.5, 1.5), (2.6, 0.5)])
     assert tally.outcome(3.0).each_second == [Second(2, 2, 3.0), Second(0, 0, 0.0), Second(2, 1, 1500.0)]
 
 
@@ -166,7 +166,7 @@ def results() -> Results:
         refreshes=Refreshes(cost, cost, Ratio(1.0, 0.5, 2.0)),
         due=Worked(5000, 64, 0.5, 45.0, 39.0, 20.0),
         memory=Memory(100.0, 200.0, 100_000, [150.0] * 60),
-        starts=Starts([1.0, 1.5, 1.2], 0.8, Memory(100.0)),
+        starts=Starts([1.0, 1.5, 1.2], 0.9, 0.8, Memory(100.0)),
         overload=told(1000.0, outcome((100, 1.0)), Load(1, "/", rate=1e4), outcome((900, 1.0)), outcome()),
     )
 

@@ -84,7 +84,9 @@ async def test_an_open_loop_counts_from_when_a_request_had_its_time_and_gives_up
     None
 ):
     server = Server(said(), held_seconds=0.4)
-    outcome = await sent(server, rate=100, seconds=0.3, connections=1, patience=0.1, may_lose=True)
+    outcome = await sent(
+        server, rate=100, seconds=0.3, connections=1, patience=0.1, in_time=0.01, may_lose=True
+    )
     assert (outcome.offered, outcome.answered, outcome.left) == (30, 0, 1)
     assert outcome.given_up == 29
     patient = await sent(Server(said(), held_seconds=0.1), rate=20, seconds=0.5, connections=1, patience=5.0)
