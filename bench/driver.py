@@ -20,6 +20,7 @@ from bench.client import Connection, Unreadable
 from bench.load import PLACEHOLDER, Load, Outcome, Tally
 
 _TICK_SECONDS = 0.001
+_MADE_A_TICK = 4  # connections: faster, and a queue of those not accepted yet overflows, which costs each of them seconds
 _PATIENCE_SECONDS = 30.0  # with the last answers of a closed loop
 
 
@@ -147,7 +148,7 @@ class Sending:
             self._offer(self._began + number / rate)
         self._give_up(now)
         missing = min(len(self._waiting), self._load.connections - len(self._connections)) - self._opening
-        for _ in range(min(missing, 64)):
+        for _ in range(min(missing, _MADE_A_TICK)):
             self._loop.create_task(self._open())
         if now < self._ends:
             self._loop.call_later(_TICK_SECONDS, self._tick)
