@@ -28,7 +28,7 @@ faults: $(VENV)/installed-dev
 sabotage: $(VENV)/installed-dev
 	$(BIN)/python -m tests.faults.sabotage $(SABOTAGE_ARGS)
 
-# What the service costs, against bare servers beside it: half an hour, into bench/results; docs/performance.md explains it.
+# What the service costs, against bare servers beside it: some twenty minutes, into bench/results; docs/performance.md explains it.
 bench: $(BENCH)/installed
 	$(BENCH)/bin/python -m bench --keep $(BENCH_NAME)
 

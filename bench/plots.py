@@ -44,6 +44,7 @@ def _ratios(axes: Any, results: Mapping[str, Any]) -> None:
     axes.axvline(1, color=_LIMIT, linestyle="--")
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_xscale("log")
+    axes.set_xlim(left=0.1)
     axes.set_title("CPU ratios, as parts of their limits (median, least to most)")
     axes.invert_yaxis()
     axes.margins(x=0.3)
@@ -58,6 +59,7 @@ def _costs(axes: Any, results: Mapping[str, Any]) -> None:
         names, [rounds[name]["postgres"] for name in names], left=cpu, color="#a9d6e5", label="PostgreSQL"
     )
     axes.set_xscale("log")
+    axes.set_xlim(left=min(cpu) / 5)
     axes.tick_params(axis="y", labelsize=8)
     axes.set_title("CPU of a request, microseconds")
     axes.legend(fontsize=8)
@@ -72,6 +74,7 @@ def _overload(axes: Any, overload: Mapping[str, Any] | None) -> None:
     axes.bar(list(kinds.values()), [overload[kind] for kind in kinds], color=_GOOD)
     axes.axhline(0.8 * overload["peak"], color=_LIMIT, linestyle="--", label="80 % of the peak")
     axes.set_yscale("log")
+    axes.set_ylim(bottom=overload["peak"] / 100)
     axes.legend(fontsize=8)
     return None
 
