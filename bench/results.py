@@ -28,8 +28,11 @@ LIMITS: Mapping[str, float] = {
     "time for due grants / ideal": 1.2,
     "MB after start": 120.0,
     "MB more with 100,000 cached": 150.0,
+    "MB grown over minutes of load": 5.0,  # about nothing, as allocators go
     "seconds until ready": 2.0,
     "goodput in overload / peak": 0.8,
+    "shed without Retry-After": 0.0,
+    "seconds from an overload to normal": 10.0,
 }
 _AT_LEAST = frozenset({"goodput in overload / peak"})
 
@@ -61,18 +64,22 @@ class Results:
         if self.refreshes:
             yield "refresh / bare refresh", self.refreshes.ratio
 
-    def figures(self) -> Iterator[tuple[str, float]]:
-        """Those with a limit that were measured once, or as a median."""
+    def figures(self) -> Iterator[tuple[str, float | None]]:
+        """Those with a limit that were measured once, or as a median. None: it did not come to that."""
         if self.due:
             yield "time for due grants / ideal", self.due.ratio
         if self.memory:
             yield "MB after start", self.memory.after_start
             if self.memory.cached is not None:
                 yield "MB more with 100,000 cached", self.memory.cached - self.memory.after_start
+            if self.memory.grown is not None:
+                yield "MB grown over minutes of load", self.memory.grown
         if self.starts:
             yield "seconds until ready", statistics.median(self.starts.ready)
         if self.overload:
             yield "goodput in overload / peak", self.overload.kept
+            yield "shed without Retry-After", self.overload.unsaid
+            yield "seconds from an overload to normal", self.overload.recovered_after
 
     def table(self) -> str:
         """Markdown: what has a limit, then what each costs, then what else is to be said."""
@@ -84,7 +91,7 @@ class Results:
         for what, ratio in self.ratios():
             yield f"| {what} | {ratio.median:.2f} | {ratio.least:.2f} to {ratio.most:.2f} | {_limit(what)} |"
         for what, figure in self.figures():
-            yield f"| {what} | {figure:.2f} | | {_limit(what)} |"
+            yield f"| {what} | {'not seen' if figure is None else f'{figure:.2f}'} | | {_limit(what)} |"
 
     def _costs(self) -> Iterator[str]:
         yield "| one request | CPU µs | PostgreSQL's CPU µs | a second | p50 ms | p99 ms |"
