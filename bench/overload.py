@@ -8,8 +8,12 @@ afterwards  a tenth of the peak again: since when the median latency is what it 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+
+import httpx
 
 from bench.load import Load, Outcome
 from bench.stage import Stage
@@ -30,7 +34,8 @@ class Overload:
     or 503, of which `unsaid` without Retry-After; `dropped` lost their connection; `given_up` found none, and
     `left` had one and no answer when all was over.
     `p50_afterwards` is of each second after it, 0 where nothing was answered well; `recovered_after`: seconds until it was as
-    before, None where it was not.
+    before, None where it was not. `probe`: seconds that an orchestrator's question on a connection of its own took in the
+    middle of it, None where there was no answer within ten.
     """
 
     peak: float
@@ -49,6 +54,7 @@ class Overload:
     p99: float
     p50_afterwards: Sequence[float]
     recovered_after: float | None
+    probe: float | None
 
     @property
     def kept(self) -> float:
@@ -72,12 +78,16 @@ def overload(stage: Stage, port: int, path: str, headers: Mapping[str, str], *, 
         accepts=_SHED,
         may_lose=True,
     )
-    flooded = stage.driver.send(flood)
+    with ThreadPoolExecutor(1) as probing:
+        probe = probing.submit(_probe, port, after=seconds / 2)
+        flooded = stage.driver.send(flood)
     afterwards = stage.driver.send(replace(calm, seconds=min(10.0, seconds), accepts=_SHED, may_lose=True))
-    return told(peak, rest, flood, flooded, afterwards)
+    return told(peak, rest, flood, flooded, afterwards, probe=probe.result())
 
 
-def told(peak: float, rest: Outcome, flood: Load, flooded: Outcome, afterwards: Outcome) -> Overload:
+def told(
+    peak: float, rest: Outcome, flood: Load, flooded: Outcome, afterwards: Outcome, *, probe: float | None
+) -> Overload:
     whole = int(flood.seconds)
     seconds = flooded.each_second[:whole]
     lag = max(0.0, flooded.seconds - flood.seconds)  # until those who were left had their answers, or gave up
@@ -99,7 +109,18 @@ def told(peak: float, rest: Outcome, flood: Load, flooded: Outcome, afterwards: 
         p99=flooded.p99,
         p50_afterwards=[each.p50 for each in afterwards.each_second],
         recovered_after=None if recovered is None else lag + recovered,
+        probe=probe,
     )
+
+
+def _probe(port: int, *, after: float) -> float | None:
+    time.sleep(after)
+    began = time.perf_counter()
+    try:
+        httpx.get(f"http://127.0.0.1:{port}/health-check/ready", timeout=10)
+    except httpx.TransportError:
+        return None
+    return time.perf_counter() - began
 
 
 def _normal_from(outcome: Outcome, *, p50: float, rate: float) -> int | None:

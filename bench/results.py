@@ -154,8 +154,10 @@ def _of_overload(over: Overload) -> Iterator[str]:
         f"- {over.shed} shed with 429 or 503, {over.unsaid} of them without Retry-After; {over.dropped} connections dropped;"
         f" {over.given_up} requests found no connection free, {over.left} waited for an answer at the end."
     )
+    probe = "no answer" if over.probe is None else f"{over.probe:.2f} s"
     again = "not seen" if over.recovered_after is None else f"{over.recovered_after:.1f} s"
     yield f"- Median latency {over.p50_at_rest:.1f} ms before, {over.p50:.1f} ms meanwhile; as before: {again} after it."
+    yield f"- `/health-check/ready` on a new connection amid the overload: {probe}."
 
 
 def _limit(what: str) -> str:
