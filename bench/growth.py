@@ -18,6 +18,7 @@ from pathlib import Path
 
 import asyncpg
 import httpx
+from sqlalchemy import text
 
 from app.clock import SystemClock
 from app.db import Database
@@ -107,6 +108,12 @@ async def searches(databases: Sequence[Seeded], *, samples: int) -> list[Times]:
         ]
 
 
+_PUT_BACK = text(
+    "UPDATE grants SET next_refresh_at = due.at FROM unnest(cast(:ids AS uuid[]), cast(:times AS timestamptz[])) AS due(id, at)"
+    " WHERE grants.id = due.id"
+)
+
+
 def _providers(db: Database, names: list[str]) -> Work:
     async def providers() -> None:
         async with db.begin() as tx:
@@ -115,23 +122,17 @@ def _providers(db: Database, names: list[str]) -> Work:
     return providers
 
 
-class _Undone(Exception):
-    pass
-
-
 def _take(db: Database) -> Work:
     async def take() -> None:
         now = _CLOCK.now()
-        try:
-            async with db.begin() as tx:
-                taken = await due_store.take(
-                    tx, PROVIDER, cutoff=now, tick_started=now, since=None,
-                    postpone_to=now + timedelta(minutes=2), limit=_TAKEN,
-                )  # fmt: skip
-                assert len(taken) == _TAKEN
-                raise _Undone
-        except _Undone:
-            pass
+        taken = await due_store.take(
+            db.statements, PROVIDER, cutoff=now, tick_started=now, since=None,
+            postpone_to=now + timedelta(minutes=2), limit=_TAKEN,
+        )  # fmt: skip
+        assert len(taken) == _TAKEN
+        async with db.begin() as tx:  # put back by one statement, so that it hides nothing
+            rows = {"ids": [grant.id for grant in taken], "times": [grant.next_refresh_at for grant in taken]}
+            await tx.execute(_PUT_BACK, rows)
 
     return take
 
