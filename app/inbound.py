@@ -136,10 +136,10 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._phase = Phase.BODY
         self._is_answered = self._answer_at_once()
         if not self._is_answered:
             super().on_headers_complete()
+        self._phase = Phase.BODY
 
     def _answer_at_once(self) -> bool:
         """Whether the application's lane has answered, before anything is made of the request that an application needs."""
