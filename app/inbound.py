@@ -24,13 +24,12 @@ from typing import Any, cast
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from app.api import headers
-from app.api.lane import BrokerApp
 from app.api.middleware import BODY_SECONDS, refusal
 from app.errors import BrokerError, HeadersTooLarge, InvalidRequest, Overloaded, RequestTooSlow
+from app.fast import FastProtocol
 
 _GRACE_SECONDS = 2.0  # so that the application, which waits for the body, says first that it took too long
 _LINGER_SECONDS = (
@@ -59,7 +58,7 @@ class Phase(StrEnum):
     BODY = "body"
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class BoundedProtocol(FastProtocol):
     """One connection. `limits` is of the class, since uvicorn makes the instances."""
 
     limits = Limits()
@@ -72,8 +71,6 @@ class BoundedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._application = self.app
-        self._lane = self.app.lane if isinstance(self.app, BrokerApp) else None
         self._phase = Phase.BETWEEN
         self._number = 0  # of the request that is arriving
         self._head_bytes = 0
@@ -83,7 +80,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._untaken_bytes = 0
         self._has_said_anything = False
         self._is_refused = False
-        self._is_answered = False  # the request that is arriving, by the lane
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -136,34 +132,12 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._is_answered = self._answer_at_once()
-        if not self._is_answered:
-            super().on_headers_complete()
+        super().on_headers_complete()
         self._phase = Phase.BODY
-
-    def _answer_at_once(self) -> bool:
-        """Whether the application's lane has answered, before anything is made of the request that an application needs."""
-        if (
-            self._lane is None
-            or self.parser.get_method() != b"GET"
-            or self.parser.get_http_version() != "1.1"
-        ):
-            return False
-        if self._is_answering or self.pipeline or self.flow.write_paused or self.app is not self._application:
-            return False
-        if not self.parser.should_keep_alive() or self.parser.should_upgrade():
-            return False
-        answer = self._lane.at_once(self.url, self.headers, self.server_state.default_headers)
-        if answer is None:
-            return False
-        self.transport.write(answer)
-        self.on_response_complete()
-        return True
 
     def on_message_complete(self) -> None:
         self._phase = Phase.BETWEEN
-        if not self._is_answered:
-            super().on_message_complete()
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(InvalidRequest("The request cannot be read: it is malformed."))
@@ -173,14 +147,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.cycle is not None:
             self.cycle.keep_alive = False
 
-    @property
-    def _is_answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
-
     def _set_timer(self) -> None:
         """For what is awaited now, unless it has one already."""
         timed = (self._number, self._phase)
-        if self._phase is Phase.BETWEEN and (self._is_answering or self.timeout_keep_alive_task is not None):
+        if self._phase is Phase.BETWEEN and (self.is_answering or self.timeout_keep_alive_task is not None):
             self._stop_timer()
         elif timed != self._timed:
             self._stop_timer()
@@ -196,7 +166,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer = self._timed = None
         if self.transport.is_closing():
             return
-        waits_for_us = self.flow.read_paused or (self._phase is Phase.HEAD and self._is_answering)
+        waits_for_us = self.flow.read_paused or (self._phase is Phase.HEAD and self.is_answering)
         if waits_for_us:  # the client is not to blame: it is we who do not read on
             self._set_timer()
         elif self._has_said_anything and self._phase is not Phase.BETWEEN:
@@ -224,9 +194,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answers the request that is arriving, where nothing else is being answered, and ends the connection."""
         cycle = self.cycle
         if self._phase is Phase.BODY:  # the application may be waiting for the rest of it
-            is_our_turn = self._is_answering and not cycle.response_started and not self.pipeline
+            is_our_turn = self.is_answering and not cycle.response_started and not self.pipeline
         else:
-            is_our_turn = not self._is_answering
+            is_our_turn = not self.is_answering
         if not is_our_turn:
             self.transport.close()
             return

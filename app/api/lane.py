@@ -14,7 +14,6 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from app.api import headers
 from app.api.asked import asked
 from app.api.lane_batch import BatchLane
 from app.api.load import Load
@@ -23,6 +22,7 @@ from app.api.plain import Fields, Shown, shown_by
 from app.api.ready import Ready, Shelf, Wanted
 from app.api.services import Services
 from app.api.untold import Untold
+from app.api.whole import Whole, lines_of
 from app.audit.disclosures import AggregatedDisclosures
 from app.bounded import Bounded
 from app.consumers.consumer import Consumer
@@ -41,12 +41,8 @@ class Lane:
         self._shelf = Shelf(services)
         self._untold = Untold(services, disclosures)
         self._words: Bounded[tuple[bytes, bytes], tuple[str, Wanted]] = Bounded(_REMEMBERED)
-        self._fields = headers.completed(
-            [(b"content-type", b"application/json")], headers.always(services.base_url)
-        )
-        head = [b"HTTP/1.1 200 OK\r\n", *(b"%s: %s\r\n" % field for field in self._fields)]
-        self._head = b"".join(head)
-        self._batch = BatchLane(self._shelf, self._untold, self._limiter, self._clock, self._fields)
+        self._whole = Whole(services.base_url)
+        self._batch = BatchLane(self._shelf, self._untold, self._limiter, self._clock, self._whole)
 
     def at_once(self, target: bytes, fields: Fields, servers: Fields) -> bytes | None:
         """The whole answer (RFC 9112) to a GET over HTTP/1.1, where its words were answered before; else None. `servers`
@@ -64,9 +60,7 @@ class Lane:
         if found is None or not self._limiter.admits(consumer):
             return None
         body, request_id = found.body(began), self._told(found, route, shown, began)
-        return b"%s%scontent-length: %d\r\nx-request-id: %s\r\n\r\n%s" % (
-            self._head, b"".join([b"%s: %s\r\n" % field for field in servers]), len(body), request_id, body,
-        )  # fmt: skip
+        return b"%s%s\r\n%s" % (self._whole.head(body, request_id), lines_of(servers), body)
 
     async def answers(self, scope: Scope, receive: Receive, send: Send) -> Receive | None:
         """None where the request is answered herewith. Else nothing was done, besides reading what the route will read
@@ -90,9 +84,7 @@ class Lane:
             return receive
         self._words.put((shown.digest, b"%s?%s" % (path, query) if query else path), (request.route, wanted))
         body, request_id = found.body(began), self._told(found, request.route, shown, began)
-        fields = [*self._fields, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id)]
-        await send({"type": "http.response.start", "status": 200, "headers": fields})
-        await send({"type": "http.response.body", "body": body})
+        await self._whole.send(scope, send, body, request_id)
         return None
 
     def settle(self) -> None:

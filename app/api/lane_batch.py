@@ -15,6 +15,7 @@ from app.api.batch import MOST_ITEMS, BatchBody
 from app.api.plain import Shown
 from app.api.ready import Ready, Shelf, Wanted
 from app.api.untold import Untold
+from app.api.whole import Whole
 from app.clock import Clock
 from app.consumers.consumer import Consumer
 from app.consumers.limits import RateLimiter
@@ -26,6 +27,7 @@ _ROUTES: Mapping[bytes, str] = {
     b"/tokens/batch": "/tokens/batch",
     b"/api/v1/tokens/batch": "/api/v1/tokens/batch",
 }
+_BETWEEN = b'},{"status":200,"token":'
 _KIND = b"application/json"
 _LONGEST = 64 * 1024
 _NAMES = {"provider", "user_id", "account", "min_ttl", "scope"}
@@ -41,13 +43,13 @@ class BatchLane:
         untold: Untold,
         limiter: RateLimiter,
         clock: Clock,
-        fields: Sequence[tuple[bytes, bytes]],
+        whole: Whole,
     ) -> None:
         self._shelf = shelf
         self._untold = untold
         self._limiter = limiter
         self._clock = clock
-        self._fields = fields
+        self._whole = whole
 
     async def answers(
         self, scope: Scope, receive: Receive, send: Send, shown: Shown, consumer: Consumer
@@ -67,15 +69,13 @@ class BatchLane:
             return _again(messages, receive)
         request_id = shown.request_id or self._untold.new_id()
         self._untold.given(found, request_id)
-        tokens = b",".join([b'{"status":200,"token":%s}' % each.body(began) for each in found])
-        body = b'{"items":[%s]}' % tokens
+        tokens = _BETWEEN.join([each.body(began) for each in found])
+        answer = b'{"items":[{"status":200,"token":%s}]}' % tokens
         self._untold.answered(
             consumer, "POST", route, request_id, began,
             texts={}, numbers={"items": str(len(found)), "failed": "0"},
         )  # fmt: skip
-        fields = [*self._fields, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id)]
-        await send({"type": "http.response.start", "status": 200, "headers": fields})
-        await send({"type": "http.response.body", "body": body})
+        await self._whole.send(scope, send, answer, request_id)
         return None
 
     async def _made(self, body: bytes, wanted: Sequence[Wanted], consumer: Consumer) -> list[Ready]:
@@ -96,38 +96,25 @@ def _is_short(length: bytes | None) -> bool:
 def _wanted(body: bytes, digest: bytes) -> list[Wanted]:
     """What is asked for, where it is written as plainly as can be; else nothing."""
     try:
-        items = _items(from_json(body, cache_strings="keys"))
-        return [_item(each, digest) for each in items] if 1 <= len(items) <= MOST_ITEMS else []
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        asked = from_json(body, cache_strings="keys")
+        items = asked["items"]
+        if len(asked) != 1 or type(items) is not list or not 1 <= len(items) <= MOST_ITEMS:
+            return []
+        return [_item(each, digest) for each in items]
+    except (ValueError, LookupError, TypeError, AttributeError):
         return []
 
 
-def _items(given: Any) -> Sequence[Any]:
-    if given.keys() != {"items"} or type(given["items"]) is not list:
-        raise ValueError
-    items: Sequence[Any] = given["items"]
-    return items
-
-
 def _item(given: Any, digest: bytes) -> Wanted:
-    provider, user_id, account, min_ttl, scope = (
-        given["provider"],
-        given["user_id"],
-        DEFAULT_ACCOUNT,
-        _MIN_TTL,
-        "",
-    )
-    if len(given) > 2:
-        account, min_ttl = given.get("account", account), given.get("min_ttl", min_ttl)
-        scope = given.get("scope", scope)
-        if (
-            not given.keys() <= _NAMES
-            or type(min_ttl) is not int
-            or type(account) is not str
-            or type(scope) is not str
-        ):
-            raise ValueError
+    provider, user_id = given["provider"], given["user_id"]
     if type(provider) is not str or type(user_id) is not str:
+        raise ValueError
+    if len(given) == 2:
+        return (digest, provider, user_id, DEFAULT_ACCOUNT, _MIN_TTL, "")
+    account, min_ttl = given.get("account", DEFAULT_ACCOUNT), given.get("min_ttl", _MIN_TTL)
+    scope = given.get("scope", "")
+    is_plain = type(account) is str and type(min_ttl) is int and type(scope) is str
+    if not is_plain or not given.keys() <= _NAMES:
         raise ValueError
     return (digest, provider, user_id, account, min_ttl, scope)
 

@@ -33,27 +33,32 @@ Wanted = tuple[bytes, str, str, str, int, str]
 
 @dataclass(slots=True)
 class Ready:
-    """`state` is that of the known grants when it was last looked at; `until` and `expires_at` are by the monotonic clock.
+    """`state` is that of the known grants when it was last looked at. Times are by the monotonic clock, infinite for never.
     `hits` are the answers that nobody was told of yet."""
 
     consumer: Consumer
     grant: Grant
     key: GrantKey
-    before: bytes  # the answer up to the seconds that are left, all of it where there is no end
-    behind: bytes
+    text: bytes  # the answer, with the seconds that are left in it from `start` to `end`
+    start: int
+    end: int
+    text_until: float  # then there is one second less
     state: int
     until: float
     looked_at_until: float  # by then what does not depend on PostgreSQL has to be looked at again
-    expires_at: float | None
+    expires_at: float
     disclosure: Disclosure
     hits: int = 0
     first_request_id: str | None = None
 
     def body(self, now: float) -> bytes:
         """The answer; at a time when it is good."""
-        if self.expires_at is None:
-            return self.before
-        return b"%s%d%s" % (self.before, self.expires_at - now, self.behind)
+        if now >= self.text_until:
+            left = int(self.expires_at - now)
+            digits = b"%d" % left
+            self.text = b"%s%s%s" % (self.text[: self.start], digits, self.text[self.end :])
+            self.end, self.text_until = self.start + len(digits), self.expires_at - left
+        return self.text
 
 
 class Shelf:
@@ -122,19 +127,20 @@ class Shelf:
         grant, now, monotonic = token.grant, self._clock.now(), self._clock.monotonic()
         ends_at, known = at_hand_until(grant, need), self._known.peek(key)
         until = monotonic + (ends_at - now).total_seconds() if ends_at is not None else math.inf
-        before, behind = _EXPIRES_IN.split(token_answer(token, now).model_dump_json().encode(), maxsplit=1)
-        left = grant.remaining(now)
-        if left is None:
-            before, behind = before + b"null" + behind, b""
+        text, left = token_answer(token, now).model_dump_json().encode(), grant.remaining(now)
+        place = _EXPIRES_IN.search(text)
+        assert place is not None
         return Ready(
             consumer=consumer,
             grant=grant,
             key=key,
-            before=before,
-            behind=behind,
+            text=text,
+            start=place.start(),
+            end=place.end(),
+            text_until=math.inf if left is None else monotonic,
             state=self._known.state(),
             until=monotonic if known is None or known.value is not grant else min(until, known.until),
             looked_at_until=until,
-            expires_at=None if left is None else monotonic + left.total_seconds(),
+            expires_at=math.inf if left is None else monotonic + left.total_seconds(),
             disclosure=disclosure_of(consumer, token),
         )

@@ -1,0 +1,81 @@
+"""The HTTP/1.1 protocol of the server, with a way to the application's fast lane past what only an application needs: a
+scope, a task and an answer in pieces."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any, cast
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from app.api.lane import BrokerApp
+from app.api.whole import EXTENSION, lines_of
+
+
+class FastProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._application = self.app
+        self._lane = self.app.lane if isinstance(self.app, BrokerApp) else None
+        self._is_answered = False  # the request that is arriving, by the lane
+
+    @property
+    def is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def on_headers_complete(self) -> None:
+        self._is_answered = self._may_answer_at_once() and self._answer_at_once()
+        if not self._is_answered:
+            super().on_headers_complete()
+            extensions = {EXTENSION: partial(self._write_whole, self.cycle)}
+            cast(dict[str, Any], self.scope)["extensions"] = extensions
+
+    def on_message_complete(self) -> None:
+        if not self._is_answered:
+            super().on_message_complete()
+
+    def _may_answer_at_once(self) -> bool:
+        """Whether nothing is being answered before, or has to be done with the connection afterwards."""
+        if self._lane is None or self.app is not self._application or self.flow.write_paused:
+            return False
+        parser = self.parser
+        if parser.get_method() != b"GET" or parser.get_http_version() != "1.1":
+            return False
+        if self.is_answering or self.pipeline:
+            return False
+        return parser.should_keep_alive() and not parser.should_upgrade()
+
+    def _answer_at_once(self) -> bool:
+        assert self._lane is not None
+        answer = self._lane.at_once(self.url, self.headers, self.server_state.default_headers)
+        if answer is None:
+            return False
+        self.transport.write(answer)
+        self.on_response_complete()
+        return True
+
+    async def _write_whole(self, cycle: RequestResponseCycle, head: bytes, body: bytes) -> None:
+        """An answer in one piece, with the fields of the server's own."""
+        if self.flow.write_paused and not cycle.disconnected:
+            await self.flow.drain()
+        if cycle.disconnected:
+            return
+        close = b"" if cycle.keep_alive else b"connection: close\r\n"
+        servers = lines_of(self.server_state.default_headers)
+        self.transport.write(b"%s%s%s\r\n%s" % (head, servers, close, body))
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
