@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, NullPool
 
 from app import schema
+from app.announcements import Announcements
 from app.clock import Clock, DatabaseClock
 from app.outages import UNANSWERED, DatabaseUnavailable, outages_named
 from app.servers import STATEMENTS, Servers, user_of
@@ -72,6 +73,7 @@ class Database:
             size=hot_size,
             pool_timeout=pool_timeout,
         )
+        self._announcements = Announcements(self.statements)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Tx]:
@@ -86,11 +88,9 @@ class Database:
         await tx.execute(select(func.pg_notify(channel, payload)))
 
     async def notify(self, channel: str, payload: str) -> None:
-        """Wakes the listeners of `channel`, outside any transaction. Raises DatabaseUnavailable."""
-        with outages_named():
-            async with self._engine.connect() as connection:
-                alone = await connection.execution_options(isolation_level="AUTOCOMMIT")
-                await alone.execute(select(func.pg_notify(channel, payload)))
+        """Wakes the listeners of `channel`, outside any transaction, together with what others tell at this moment. Raises
+        DatabaseUnavailable."""
+        await self._announcements.tell(channel, payload)
 
     async def await_standby(self, tx: Tx) -> None:
         """Has the commit of `tx`, which has only read, wait for a synchronous standby like a writer's.

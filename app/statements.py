@@ -85,14 +85,16 @@ class Statements:
             return rows
 
     def close(self) -> None:
-        """Ends those that nobody uses. The service uses none any more when it ends."""
+        """Ends those that nobody uses: where one is dead or hangs, so most likely do all others of its age; and when the
+        service ends it uses none any more."""
         while self._idle:
             self._idle.pop()[0].terminate()
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
         with outages_named():
-            async with self._place():
+            await self._enter()
+            try:
                 connection = await self._taken()
                 try:
                     if self._pooled:
@@ -103,24 +105,23 @@ class Statements:
                 except asyncpg.PostgresError:
                     self._keep(connection)
                     raise
-                except BaseException:  # what it still has to say nobody would read
-                    connection.terminate()
+                except BaseException as error:
+                    connection.terminate()  # what it still has to say nobody would read
+                    if isinstance(error, OSError):
+                        self.close()
                     raise
                 self._keep(connection)
+            finally:
+                self.in_use -= 1
+                self._room.release()
 
-    @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
+    async def _enter(self) -> None:
         if self._room.locked():
             async with asyncio.timeout(self._pool_timeout):
                 await self._room.acquire()
         else:
             await self._room.acquire()
         self.in_use += 1
-        try:
-            yield
-        finally:
-            self.in_use -= 1
-            self._room.release()
 
     async def _taken(self) -> asyncpg.Connection:
         while self._idle:
@@ -129,7 +130,7 @@ class Statements:
                 continue
             if monotonic() - answered_at < _IDLE_SECONDS or await _answers(connection):
                 return connection
-            self.close()  # where one is dead or hangs, so most likely do all others of its age
+            self.close()
         return await self._connected()
 
     def _keep(self, connection: asyncpg.Connection) -> None:

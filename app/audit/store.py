@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Insert, Text, bindparam, column, func, insert, select
+from sqlalchemy import ColumnElement, FromClause, Insert, Text, bindparam, column, func, insert, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.audit.event import AuditEvent, Filter, NewEvent, RecordedEvent
 from app.db import Tx
 from app.ids import least_at, uuid7
+from app.statements import given
 from app.tables import audit_chain, audit_events
 from app.telemetry import current_request_id
 
@@ -36,7 +37,22 @@ _ADD_ALL = _add_all()
 
 
 async def record(tx: Tx, event: AuditEvent, *, now: datetime) -> None:
-    await tx.execute(insert(audit_events).values(_row(NewEvent(uuid7(now), current_request_id(), event))))
+    await tx.execute(insert(audit_events).values(_row(noted(event, now=now))))
+
+
+def recorded_with(source: FromClause) -> Insert:
+    """The same for each row of `source`, as part of a statement that changes something; `given_of` has the values."""
+    row = select(*(given(f"event_{name}", audit_events.c[name].type) for name in _COLUMNS))
+    return insert(audit_events).from_select(_COLUMNS, row.select_from(source), include_defaults=False)
+
+
+def given_of(event: NewEvent) -> dict[str, Any]:
+    return {f"event_{name}": value for name, value in _row(event).items()}
+
+
+def noted(event: AuditEvent, *, now: datetime) -> NewEvent:
+    """The event under an id of its own, and with the request that it comes from."""
+    return NewEvent(uuid7(now), current_request_id(), event)
 
 
 async def record_all(tx: Tx, events: Sequence[NewEvent]) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from app.errors import GrantRefused, ProviderError, Sent, UpstreamError
 from app.grants.claim import Claim
-from app.grants.grant import Grant, Outcome, fingerprint
+from app.grants.grant import Grant, Outcome, Status, fingerprint
 from app.oauth.answers import NO_ACCESS_TOKEN, TokenSet
 from app.oauth.client import OAuthClient
 
@@ -38,6 +38,29 @@ def outcome_of(error: UpstreamError) -> Outcome:
     if isinstance(error, GrantRefused):
         return Outcome.DEAD
     return Outcome.UNKNOWN if error.sent is Sent.UNKNOWN else Outcome.FAILED
+
+
+def outcome_of_answer(tokens: TokenSet) -> Outcome:
+    return Outcome.FAILED if tokens.access_token is None else Outcome.REFRESHED
+
+
+def told_of(run: Run) -> tuple[str | None, str | None]:
+    """The category and code that the history adds where it was not simply a good answer to this request."""
+    if run.adopts is not None:
+        return None, "candidate_adopted"
+    return (None, None) if run.flaw is None else (run.flaw["category"], run.flaw["provider_code"])
+
+
+def is_ordinary(run: Run, tokens: TokenSet) -> bool:
+    """Whether storing the answer is all that there is to do, if the grant is still what was sent."""
+    sent = run.claim.grant
+    return (
+        tokens.access_token is not None
+        and run.adopts is None
+        and not run.claim.has_candidates
+        and sent.status is Status.ACTIVE
+        and sent.refused_at is None
+    )
 
 
 def reason_of_death(run: Run) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, literal, select, tuple_
+from sqlalchemy import FromClause, Insert, func, insert, literal, select, tuple_
 
 from app.db import Tx
 from app.grants.claim import Claim
@@ -13,11 +15,11 @@ from app.grants.grant import Outcome, Trigger
 from app.grants.selection import Attempt
 from app.grants.store import began, clock
 from app.ids import time_of
+from app.statements import given
 from app.tables import refresh_attempts
 
 
-async def record(
-    tx: Tx,
+def ended(
     held: Claim,
     *,
     replica: str,
@@ -27,25 +29,41 @@ async def record(
     category: str | None = None,
     provider_code: str | None = None,
     spent_fingerprint: bytes | None = None,
-) -> None:
-    """One row of the history. It is an error to record an attempt twice."""
-    await tx.execute(
-        insert(refresh_attempts).values(
-            id=held.attempt_id,
-            grant_id=held.grant.id,
-            provider=held.grant.key.provider,
-            lineage_id=held.grant.lineage_id,
-            epoch=held.epoch,
-            replica=replica,
-            trigger=held.trigger,
-            outcome=outcome,
-            category=category,
-            provider_code=provider_code,
-            milliseconds=milliseconds,
-            generation=generation,
-            spent_fingerprint=spent_fingerprint,
-        )
-    )
+) -> dict[str, Any]:
+    """One row of the history."""
+    return {
+        "id": held.attempt_id,
+        "grant_id": held.grant.id,
+        "provider": held.grant.key.provider,
+        "lineage_id": held.grant.lineage_id,
+        "epoch": held.epoch,
+        "replica": replica,
+        "trigger": held.trigger,
+        "outcome": outcome,
+        "category": category,
+        "provider_code": provider_code,
+        "milliseconds": milliseconds,
+        "generation": generation,
+        "spent_fingerprint": spent_fingerprint,
+    }
+
+
+_COLUMNS = tuple(column.name for column in refresh_attempts.c if column.name != "at")
+
+
+async def record(tx: Tx, row: Mapping[str, Any]) -> None:
+    """What `ended` says. It is an error to record an attempt twice."""
+    await tx.execute(insert(refresh_attempts).values(**row))
+
+
+def recorded_with(source: FromClause) -> Insert:
+    """The same for each row of `source`, as part of a statement that changes something; `given_of` has the values."""
+    row = select(*(given(f"attempt_{name}", refresh_attempts.c[name].type) for name in _COLUMNS))
+    return insert(refresh_attempts).from_select(_COLUMNS, row.select_from(source), include_defaults=False)
+
+
+def given_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"attempt_{name}": value for name, value in row.items()}
 
 
 async def history(tx: Tx, grant_id: UUID, *, before: UUID | None, limit: int) -> list[Attempt]:

@@ -50,17 +50,16 @@ class Claims:
         """T1; None where somebody else has it, or the grant has changed. Raises DatabaseUnavailable."""
         claimed_at, attempt_id = self._clock.monotonic(), uuid7(self._clock.now())
         try:
-            async with self._db.begin() as tx:
-                return await claim_store.claim(
-                    tx,
-                    grant,
-                    attempt_id=attempt_id,
-                    trigger=trigger,
-                    replica=self._replica,
-                    term=self._term(client),
-                    claimed_at=claimed_at,
-                    may_take_over=may_take_over,
-                )
+            return await claim_store.claim(
+                self._db.statements,
+                grant,
+                attempt_id=attempt_id,
+                trigger=trigger,
+                replica=self._replica,
+                term=self._term(client),
+                claimed_at=claimed_at,
+                may_take_over=may_take_over,
+            )
         except DatabaseUnavailable:
             await self.give_back(grant.id, attempt_id)  # it may have been won, and only the answer be lost
             raise
@@ -72,10 +71,13 @@ class Claims:
         """
         claimed_at, attempt_id = self._clock.monotonic(), uuid7(self._clock.now())
         try:
-            async with self._db.begin() as tx:
-                return await claim_store.renew_claim(
-                    tx, claim, attempt_id=attempt_id, term=self._term(client), claimed_at=claimed_at
-                )
+            return await claim_store.renew_claim(
+                self._db.statements,
+                claim,
+                attempt_id=attempt_id,
+                term=self._term(client),
+                claimed_at=claimed_at,
+            )
         except DatabaseUnavailable:
             if is_unspent:
                 await self.give_back(claim.grant.id, claim.attempt_id, attempt_id)

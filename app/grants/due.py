@@ -1,18 +1,19 @@
 """The proactive refresh: what comes due before the next tick, worked off by a lane for each provider.
 
     due_store.providers   which of those that can be asked have something due
-    a lane, each          waits for free places: its provider's (callers first), and its share of all there are
-                          takes as many grants, the soonest first, and refreshes them; again, until nothing is left
+    a lane, each          waits for a free place: its provider's (callers first), and one of its share of all there are
+                          refreshes the next grant there, the soonest first; again, until nothing is left
+                          takes half of its share in one statement whenever it has none left to begin with
     put back              what was taken and then could not be tried, which ends the lane for this time
 
-So what is in memory, and what a crash leaves taken, is as much as is refreshed at once, however much is due.
+So what is in memory, and what a crash leaves taken, is half as much again as is refreshed at once, however much is due.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -41,9 +42,10 @@ _SHORTEST = timedelta(seconds=1)  # that an interval can be
 
 @dataclass
 class _Lane:
-    """One provider's part of a tick. `since`: what came due before that has been taken."""
+    """One provider's part of a tick. `since`: what came due before that has been taken. `taken`: and not begun."""
 
     client: OAuthClient
+    taken: deque[Grant] = field(default_factory=deque)
     since: datetime | None = None
     stopped: bool = False
 
@@ -146,28 +148,36 @@ class DueRefresher:
         """Takes and refreshes, until nothing is left, the time is over, or the provider cannot be asked any more."""
         try:
             async with asyncio.TaskGroup() as refreshes:
-                while places := await self._places(lane, tick):
-                    batch = await self._take(lane, tick, places)
-                    tasks = [refreshes.create_task(self._refresh(grant, lane, tick)) for grant in batch]
-                    tick.places.give_back(lane.name, places - len(batch))
-                    if not batch and lane.since is None:
-                        break
-                    # At the end once more from the beginning, for what others held for a moment.
-                    lane.since = batch[-1].next_refresh_at if batch else None
-                    if tasks and self._is_doubtful(lane):
-                        await asyncio.wait(tasks)
+                while (grant := await self._next(lane, tick)) and await self._has_place(lane, tick):
+                    lane.taken.popleft()
+                    task = refreshes.create_task(self._refresh(grant, lane, tick))
+                    if self._is_doubtful(lane):
+                        await asyncio.wait([task])
+                await self._put_back(lane.taken, tick)
         finally:
             tick.places.close(lane.name)
 
-    async def _places(self, lane: _Lane, tick: _Tick) -> int:
-        """How many grants may be taken now, waited for; 0 where the lane has to end."""
+    async def _next(self, lane: _Lane, tick: _Tick) -> Grant | None:
+        """The first of those that were taken; None where there is none to take any more."""
+        while not lane.taken and self._goes_on(lane) and self._clock.monotonic() < tick.ends_at:
+            batch = await self._take(lane, tick)
+            if not batch and lane.since is None:
+                break
+            # At the end once more from the beginning, for what others held for a moment.
+            lane.since = batch[-1].next_refresh_at if batch else None
+            lane.taken.extend(batch)
+        return lane.taken[0] if lane.taken else None
+
+    async def _has_place(self, lane: _Lane, tick: _Tick) -> bool:
+        """Takes a place for one refresh, waited for; False where the lane has to end."""
         with suppress(TimeoutError):
             async with asyncio.timeout(tick.ends_at - self._clock.monotonic()):
                 await tick.places.wait(lane.name)
-                free = await self._slots.room(lane.client)
+                await self._slots.room(lane.client)
                 if self._goes_on(lane):
-                    return await tick.places.take(lane.name, most=1 if self._is_doubtful(lane) else free)
-        return 0
+                    await tick.places.take(lane.name)
+                    return True
+        return False
 
     def _goes_on(self, lane: _Lane) -> bool:
         return not lane.stopped and not self._drain.begun and self._is_askable(lane.client)
@@ -176,18 +186,17 @@ class DueRefresher:
         """Whether the next one to be asked shows how the provider is: its breaker lets no other through."""
         return self._breakers.of(lane.client.token_breaker).state is not BreakerState.CLOSED
 
-    async def _take(self, lane: _Lane, tick: _Tick, places: int) -> Sequence[Grant]:
+    async def _take(self, lane: _Lane, tick: _Tick) -> Sequence[Grant]:
         try:
-            async with self._db.begin() as tx:
-                return await due_store.take(
-                    tx,
-                    lane.name,
-                    cutoff=tick.cutoff,
-                    tick_started=tick.started,
-                    since=lane.since,
-                    postpone_to=tick.postpone_to,
-                    limit=places,
-                )
+            return await due_store.take(
+                self._db.statements,
+                lane.name,
+                cutoff=tick.cutoff,
+                tick_started=tick.started,
+                since=lane.since,
+                postpone_to=tick.postpone_to,
+                limit=1 if self._is_doubtful(lane) else max(1, tick.places.share(lane.name) // 2),
+            )
         except DatabaseUnavailable as error:  # what is under way goes on, and commits what it can
             tick.outages.append(error)
             lane.stopped = True
@@ -199,7 +208,7 @@ class DueRefresher:
             tick.outcomes["refreshed"] += 1
         except (ProviderUnavailable, Overloaded):
             tick.outcomes["postponed"] += 1
-            if await self._put_back(grant, tick):
+            if await self._put_back([grant], tick):
                 lane.stopped = True  # what kept it from being tried would keep all others from it
         except BrokerError:
             tick.outcomes["failed"] += 1
@@ -209,9 +218,11 @@ class DueRefresher:
         finally:
             tick.places.give_back(lane.name)
 
-    async def _put_back(self, grant: Grant, tick: _Tick) -> bool:
-        """Whether it is due as it was, since nobody has tried it."""
-        with suppress(DatabaseUnavailable):  # then it comes due again two minutes after the cut-off
+    async def _put_back(self, taken: Collection[Grant], tick: _Tick) -> bool:
+        """Whether any of them is due as it was, since nobody has tried it."""
+        if not taken:
+            return False
+        with suppress(DatabaseUnavailable):  # then they come due again two minutes after the cut-off
             async with self._db.begin() as tx:
-                return await due_store.put_back(tx, grant, postponed_to=tick.postpone_to)
+                return bool(await due_store.put_back(tx, taken, postponed_to=tick.postpone_to))
         return False

@@ -5,16 +5,34 @@ All of it goes by `grants_provider_due_idx`, however many grants are due.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+import uuid
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
 
-from sqlalchemy import ARRAY, ColumnElement, Text, and_, case, cast, func, literal, or_, select, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Text,
+    and_,
+    case,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 
 from app.db import Tx
 from app.grants.grant import Grant, Status
 from app.grants.store import clock, to_grant
+from app.statements import Prepared, Statements, given
 from app.tables import grants
 
+_TIME = DateTime(timezone=True)
+_EVER = datetime(1970, 1, 1, tzinfo=UTC)  # comes before all that is due
 # Written into the statement: of a parameter PostgreSQL cannot know that the partial index has all there is.
 _ACTIVE = grants.c.status == literal(Status.ACTIVE, literal_execute=True)
 
@@ -30,8 +48,56 @@ async def providers(tx: Tx, names: Sequence[str], *, cutoff: datetime) -> list[s
     return list(await tx.scalars(select(wanted.c.name).where(has_due)))
 
 
+def _taken() -> Prepared:
+    cutoff, since = given("cutoff", _TIME), given("since", _TIME)
+    due = (
+        select(grants.c.id, grants.c.next_refresh_at)
+        .where(
+            grants.c.provider == given("provider", Text()),
+            _ACTIVE,
+            grants.c.next_refresh_at <= cutoff,
+            grants.c.next_refresh_at >= since,
+            _is_ripe(cutoff),
+            _is_untried(given("tick_started", _TIME)),
+            or_(grants.c.attempt_id.is_(None), grants.c.takeover_at < clock()),
+        )
+        .order_by(grants.c.next_refresh_at)
+        .limit(given("most", BigInteger()))
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    others = (column for column in grants.c if column is not grants.c.next_refresh_at)
+    return Prepared(
+        update(grants)
+        .where(grants.c.id == due.c.id)
+        .values(next_refresh_at=given("postpone_to", _TIME))
+        .returning(*others, due.c.next_refresh_at)
+    )
+
+
+def _is_ripe(cutoff: ColumnElement[datetime]) -> ColumnElement[bool]:
+    """After a failure not before its time has come; a token that is good not in the first half of its life."""
+    has_failed = or_(grants.c.failures > 0, grants.c.refused_at.is_not(None))
+    half_life = grants.c.expires_at - func.make_interval(0, 0, 0, 0, 0, 0, grants.c.issued_ttl_seconds / 2.0)
+    return and_(
+        grants.c.sealed_refresh_token.is_not(None),
+        grants.c.next_refresh_at <= case((has_failed, clock()), else_=cutoff),
+        or_(grants.c.issued_ttl_seconds.is_(None), half_life <= clock()),
+    )
+
+
+def _is_untried(tick_started: ColumnElement[datetime]) -> ColumnElement[bool]:
+    return and_(
+        or_(grants.c.last_error_at.is_(None), grants.c.last_error_at < tick_started),
+        or_(grants.c.last_refreshed_at.is_(None), grants.c.last_refreshed_at < tick_started),
+    )
+
+
+_TAKE = _taken()
+
+
 async def take(
-    tx: Tx,
+    statements: Statements,
     provider: str,
     *,
     cutoff: datetime,
@@ -47,61 +113,31 @@ async def take(
     after a failure, and none that another replica is taking at this moment. `since`: none that came due before that,
     so that PostgreSQL need not pass over all that has been taken already.
     """
-    due = (
-        select(grants.c.id, grants.c.next_refresh_at)
-        .where(
-            grants.c.provider == provider,
-            _ACTIVE,
-            grants.c.next_refresh_at <= cutoff,
-            *(() if since is None else (grants.c.next_refresh_at >= since,)),
-            _is_ripe(cutoff),
-            _is_untried(tick_started),
-            or_(grants.c.attempt_id.is_(None), grants.c.takeover_at < clock()),
-        )
-        .order_by(grants.c.next_refresh_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("due")
+    rows = await statements.all(
+        _TAKE,
+        provider=provider,
+        cutoff=cutoff,
+        tick_started=tick_started,
+        since=_EVER if since is None else since,
+        postpone_to=postpone_to,
+        most=limit,
     )
-    others = (column for column in grants.c if column is not grants.c.next_refresh_at)
-    taken = (
-        update(grants)
-        .where(grants.c.id == due.c.id)
-        .values(next_refresh_at=postpone_to)
-        .returning(*others, due.c.next_refresh_at)
-    )
-    rows = [(row.next_refresh_at, row._mapping) for row in await tx.execute(taken)]
-    return [to_grant(row) for _, row in sorted(rows, key=lambda each: each[0])]
+    return [to_grant(row) for row in sorted(rows, key=lambda row: row["next_refresh_at"])]
 
 
-def _is_ripe(cutoff: datetime) -> ColumnElement[bool]:
-    """After a failure not before its time has come; a token that is good not in the first half of its life."""
-    has_failed = or_(grants.c.failures > 0, grants.c.refused_at.is_not(None))
-    half_life = grants.c.expires_at - func.make_interval(0, 0, 0, 0, 0, 0, grants.c.issued_ttl_seconds / 2.0)
-    return and_(
-        grants.c.sealed_refresh_token.is_not(None),
-        grants.c.next_refresh_at <= case((has_failed, clock()), else_=cutoff),
-        or_(grants.c.issued_ttl_seconds.is_(None), half_life <= clock()),
-    )
-
-
-def _is_untried(tick_started: datetime) -> ColumnElement[bool]:
-    return and_(
-        or_(grants.c.last_error_at.is_(None), grants.c.last_error_at < tick_started),
-        or_(grants.c.last_refreshed_at.is_(None), grants.c.last_refreshed_at < tick_started),
-    )
-
-
-async def put_back(tx: Tx, grant: Grant, *, postponed_to: datetime) -> bool:
-    """Whether the grant is due again as it was when it was taken: not where anybody has tried it since."""
+async def put_back(tx: Tx, taken: Collection[Grant], *, postponed_to: datetime) -> set[uuid.UUID]:
+    """The ids of those that are due again as they were when they were taken: not where anybody has tried one since."""
+    ids = cast([grant.id for grant in taken], ARRAY(grants.c.id.type))
+    times = cast([grant.next_refresh_at for grant in taken], ARRAY(_TIME))
+    was = func.unnest(ids, times).table_valued("id", "due_at", name="was").render_derived()
     query = (
         update(grants)
         .where(
-            grants.c.id == grant.id,
+            grants.c.id == was.c.id,
             grants.c.next_refresh_at == postponed_to,
             grants.c.attempt_id.is_(None),
         )
-        .values(next_refresh_at=grant.next_refresh_at)
+        .values(next_refresh_at=was.c.due_at)
         .returning(grants.c.id)
     )
-    return (await tx.execute(query)).one_or_none() is not None
+    return set(await tx.scalars(query))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 from app.audit import store as audit
 from app.audit.event import AuditEvent
@@ -15,7 +16,15 @@ from app.clock import Clock
 from app.db import Database, Tx, insist
 from app.errors import BrokerError, GrantRefused, UpstreamError
 from app.grants import attempt_store, refresh_store
-from app.grants.attempt import Run, as_recorded, outcome_of, reason_of_death
+from app.grants.attempt import (
+    Run,
+    as_recorded,
+    is_ordinary,
+    outcome_of,
+    outcome_of_answer,
+    reason_of_death,
+    told_of,
+)
 from app.grants.claims import Claims
 from app.grants.grant import Grant, Outcome, Status, Trigger
 from app.grants.incidents import Incidents
@@ -109,36 +118,55 @@ class Ledger:
 
     async def _committed(self, run: Run, tokens: TokenSet, grant: Grant | None) -> Grant | None:
         if grant is not None:
-            self._report(run, _outcome(tokens), _told(run)[1])
+            self._report(run, outcome_of_answer(tokens), told_of(run)[1])
             await self._known.changed(grant)
         return grant
 
     async def _commit_once(self, run: Run, tokens: TokenSet) -> Grant | None:
+        """One statement where the grant is still as it was sent and nothing else has to be tidied up, as nearly always."""
+        if is_ordinary(run, tokens):
+            renewed = await self._renew(run, tokens)
+            if renewed is not None:
+                return renewed
         async with self._db.begin() as tx:
             stored = await self._rotation.store(tx, run, tokens)
             if stored is None or stored.was_applied:
                 await self._db.await_standby(tx)  # what was read here ends the answer's life in the journal
                 return None if stored is None else stored.grant
             before, grant = run.claim.grant, stored.grant
-            category, provider_code = _told(run)
-            rotated = grant.refresh_fingerprint != before.refresh_fingerprint
-            await attempt_store.record(
-                tx,
-                run.claim,
-                replica=self._replica,
-                outcome=_outcome(tokens),
-                category=category,
-                provider_code=provider_code,
-                milliseconds=self._milliseconds(run),
-                generation=grant.generation,
-                spent_fingerprint=before.refresh_fingerprint if rotated else None,
-            )
-            await audit.record(tx, _event("grant.refreshed", grant), now=self._clock.now())
+            await attempt_store.record(tx, self._success(run, tokens, grant.refresh_fingerprint))
+            await audit.record(tx, _refreshed(run), now=self._clock.now())
             if before.status is not Status.ACTIVE:
                 await audit.record(tx, _event("grant.recovered", grant), now=self._clock.now())
             if before.refused_at is not None:
                 await self._incidents.recovered(tx, grant)
         return grant
+
+    async def _renew(self, run: Run, tokens: TokenSet) -> Grant | None:
+        values = self._rotation.values(run, tokens)
+        return await refresh_store.renew(
+            self._db.statements,
+            run.claim,
+            values=values,
+            ended=self._success(run, tokens, values["refresh_fingerprint"]),
+            event=audit.noted(_refreshed(run), now=self._clock.now()),
+        )
+
+    def _success(self, run: Run, tokens: TokenSet, fingerprint: bytes | None) -> dict[str, Any]:
+        """What the history says of a grant that has the refresh token of that `fingerprint` now."""
+        before = run.claim.grant
+        spent = before.refresh_fingerprint
+        category, provider_code = told_of(run)
+        return attempt_store.ended(
+            run.claim,
+            replica=self._replica,
+            outcome=outcome_of_answer(tokens),
+            category=category,
+            provider_code=provider_code,
+            milliseconds=self._milliseconds(run),
+            generation=before.generation + 1,
+            spent_fingerprint=None if spent == fingerprint else spent,
+        )
 
     async def _record_failure(self, run: Run, error: UpstreamError) -> tuple[Grant | None, BrokerError]:
         """The grant as it is now, None where it is not ours any more; and what callers are told."""
@@ -181,8 +209,7 @@ class Ledger:
         return recorded, run.claim.grant.dead(reason)
 
     async def _record_attempt(self, tx: Tx, run: Run, error: UpstreamError) -> None:
-        await attempt_store.record(
-            tx,
+        failure = attempt_store.ended(
             run.claim,
             replica=self._replica,
             outcome=outcome_of(error),
@@ -191,6 +218,7 @@ class Ledger:
             milliseconds=self._milliseconds(run),
             generation=run.claim.grant.generation,
         )
+        await attempt_store.record(tx, failure)
 
     def _report(self, run: Run, outcome: Outcome, provider_code: str | None = None) -> None:
         """One metric and one line a try."""
@@ -212,18 +240,12 @@ class Ledger:
         return round(took * 1000)
 
 
-def _outcome(tokens: TokenSet) -> Outcome:
-    return Outcome.FAILED if tokens.access_token is None else Outcome.REFRESHED
+def _refreshed(run: Run) -> AuditEvent:
+    before = run.claim.grant
+    return _event("grant.refreshed", before, generation=before.generation + 1)
 
 
-def _told(run: Run) -> tuple[str | None, str | None]:
-    """The category and code that the history adds where it was not simply a good answer to this request."""
-    if run.adopts is not None:
-        return None, "candidate_adopted"
-    return (None, None) if run.flaw is None else (run.flaw["category"], run.flaw["provider_code"])
-
-
-def _event(action: str, grant: Grant, **details: str) -> AuditEvent:
+def _event(action: str, grant: Grant, **details: str | int) -> AuditEvent:
     return AuditEvent(
         action,
         provider=grant.key.provider,

@@ -24,25 +24,23 @@ class Places:
         self._changed = {name: asyncio.Event() for name in wants}
 
     async def wait(self, lane: str) -> None:
-        """Until a quarter of the lane's share is free: taking one grant at a time would double the statements."""
-        while self._left(lane) < max(1, self._shares[lane] // 4):
+        """Until one of the lane's share is free."""
+        while self._held[lane] >= self._shares[lane]:
             self._changed[lane].clear()
             await self._changed[lane].wait()
 
-    async def take(self, lane: str, *, most: int) -> int:
-        """Takes some of the lane's share, one at least, waited for in turn; how many."""
+    async def take(self, lane: str) -> None:
+        """One of the lane's share, waited for in turn."""
         await self._free.acquire()
-        taken = 1
-        while taken < min(most, self._left(lane)) and not self._free.locked():
-            await self._free.acquire()
-            taken += 1
-        self._held[lane] += taken
-        return taken
+        self._held[lane] += 1
 
-    def give_back(self, lane: str, places: int = 1) -> None:
-        for _ in range(places):
-            self._free.release()
-        self._held[lane] -= places
+    def share(self, lane: str) -> int:
+        """How many the lane may hold at the moment."""
+        return self._shares[lane]
+
+    def give_back(self, lane: str) -> None:
+        self._free.release()
+        self._held[lane] -= 1
         self._changed[lane].set()
 
     def close(self, lane: str) -> None:
@@ -51,9 +49,6 @@ class Places:
         self._shares = shares(self._wants, self._total)
         for name in self._wants:
             self._changed[name].set()
-
-    def _left(self, lane: str) -> int:
-        return self._shares[lane] - self._held[lane]
 
 
 def shares(wants: Mapping[str, int], total: int) -> dict[str, int]:

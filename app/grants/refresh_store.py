@@ -1,4 +1,4 @@
-"""The SQL of how a refresh ends: T2 is `commit_refresh`.
+"""The SQL of how a refresh ends: T2 is `renew`, and `commit_refresh` where it is part of more.
 
 A failure is fenced by epoch and attempt, a success by lineage: a late holder's new refresh token may be the only live
 one, so it must not be lost to a fence.
@@ -10,75 +10,144 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import case, func, literal, or_, update
+from sqlalchemy import (
+    CTE,
+    UUID,
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Interval,
+    LargeBinary,
+    Text,
+    case,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 
+from app.audit import store as audit
+from app.audit.event import NewEvent
 from app.db import Tx
+from app.grants import attempt_store
 from app.grants.claim import Claim
 from app.grants.grant import Grant, Status
 from app.grants.store import NO_CLAIM, NO_DOUBT, clock, to_grant
+from app.statements import Prepared, Statements, given
 from app.tables import grants
+
+_TIME = DateTime(timezone=True)
 
 
 def life(*, sent_at: datetime, expires_in: timedelta | None, margin: timedelta | None) -> dict[str, Any]:
-    """What is said of a new access token: its life is counted from `sent_at`, by PostgreSQL's time, however long the
-    statement has to wait."""
+    """What is given of a new access token: its life is counted from `sent_at`, however long the statement has to wait."""
     expires_at = None if expires_in is None else sent_at + expires_in
-    left = None if expires_at is None else func.greatest(0.0, func.extract("epoch", expires_at - clock()))
-    return {
-        "expires_at": expires_at,
-        "issued_ttl_seconds": left,
-        "next_refresh_at": None if expires_at is None or margin is None else expires_at - margin,
-        "failures": 0,
-        "last_error": None,
-        "last_error_at": None,
-        "refresh_count": grants.c.refresh_count + 1,
-        "last_refreshed_at": clock(),
-    }
+    due_at = None if expires_at is None or margin is None else expires_at - margin
+    return {"expires_at": expires_at, "next_refresh_at": due_at}
 
 
 def flawed(*, error: Mapping[str, Any] | None, retry_in: timedelta) -> dict[str, Any]:
-    """What is said of a grant whose present access token stays, since the answer had none of use."""
-    return {
-        "failures": grants.c.failures + 1,
-        "last_error": error,
-        "last_error_at": clock(),
-        "next_refresh_at": clock() + retry_in,
-    }
+    """What is given of a grant whose present access token stays, since the answer had none of use."""
+    return {"error": error, "retry_in": retry_in}
 
 
-async def commit_refresh(
-    tx: Tx,
-    held: Claim,
-    *,
-    values: Mapping[str, Any],
-) -> Grant | None:
-    """T2: the next generation, or None where a newer lineage, a revocation or another refresh came in between.
-
-    `values` are its columns: what is sealed for it, and what `life` or `flawed` says of it.
-    """
-    grant = held.grant
-    query = (
+def _next_generation(**more: Any) -> CTE:
+    """The update itself: nothing where a newer lineage, a revocation or another refresh came in between."""
+    generation = given("generation", BigInteger())
+    return (
         update(grants)
         .where(
-            grants.c.id == grant.id,
-            grants.c.lineage_id == grant.lineage_id,
-            grants.c.generation == grant.generation,
-            grants.c.refresh_fingerprint.is_not_distinct_from(grant.refresh_fingerprint),
+            grants.c.id == given("grant_id", UUID()),
+            grants.c.lineage_id == given("lineage_id", UUID()),
+            grants.c.generation == generation,
+            grants.c.refresh_fingerprint.is_not_distinct_from(given("sent_fingerprint", LargeBinary())),
             grants.c.status.in_([Status.ACTIVE, Status.RECONNECT_REQUIRED]),
         )
         .values(
             **NO_CLAIM,
-            **values,
+            **more,
+            sealed_access_token=given("sealed_access_token", LargeBinary()),
+            sealed_refresh_token=given("sealed_refresh_token", LargeBinary()),
+            refresh_fingerprint=given("refresh_fingerprint", LargeBinary()),
+            refresh_expires_at=func.coalesce(given("refresh_expires_at", _TIME), grants.c.refresh_expires_at),
             status=Status.ACTIVE,
             reconnect_reason=None,
-            generation=grant.generation + 1,
+            generation=generation + 1,
             **NO_DOUBT,
             updated_at=clock(),
         )
         .returning(*grants.c)
+        .cte("renewed")
     )
-    row = (await tx.execute(query)).one_or_none()
+
+
+def _left(expires_at: ColumnElement[datetime]) -> ColumnElement[float | None]:
+    """How long the new token still lives, by PostgreSQL's time; null for one that does not end."""
+    left = func.extract("epoch", expires_at - clock())
+    return case((expires_at.is_not(None), func.greatest(0.0, left)))
+
+
+_WHOLE = _next_generation(
+    token_type=given("token_type", Text()),
+    scope=func.coalesce(given("scope", Text()), grants.c.scope),
+    expires_at=given("expires_at", _TIME),
+    issued_ttl_seconds=_left(given("expires_at", _TIME)),
+    next_refresh_at=given("next_refresh_at", _TIME),
+    failures=0,
+    last_error=None,
+    last_error_at=None,
+    refresh_count=grants.c.refresh_count + 1,
+    last_refreshed_at=clock(),
+)
+_HALF = _next_generation(
+    failures=grants.c.failures + 1,
+    last_error=given("error", JSONB(none_as_null=True)),
+    last_error_at=clock(),
+    next_refresh_at=clock() + given("retry_in", Interval()),
+)
+_RENEW = Prepared(
+    select(_WHOLE).add_cte(
+        attempt_store.recorded_with(_WHOLE).cte("attempt"), audit.recorded_with(_WHOLE).cte("event")
+    )
+)
+
+
+async def renew(
+    statements: Statements,
+    held: Claim,
+    *,
+    values: Mapping[str, Any],
+    ended: Mapping[str, Any],
+    event: NewEvent,
+) -> Grant | None:
+    """T2 in one statement: the next generation with its row of the history and its event, or None and nothing of it."""
+    row = await statements.one(
+        _RENEW, **_as_sent(held), **values, **attempt_store.given_of(ended), **audit.given_of(event)
+    )
+    return None if row is None else to_grant(row)
+
+
+async def commit_refresh(tx: Tx, held: Claim, *, values: Mapping[str, Any]) -> Grant | None:
+    """The update alone; None where a newer lineage, a revocation or another refresh came in between.
+
+    `values` are what is sealed for the next generation, and what `life` or `flawed` says of it.
+    """
+    renewed = _HALF if "retry_in" in values else _WHOLE
+    row = (await tx.execute(select(renewed).params(**_as_sent(held), **values))).one_or_none()
     return None if row is None else to_grant(row._mapping)
+
+
+def _as_sent(held: Claim) -> dict[str, Any]:
+    """What the update is compared with: the grant as it was when its refresh token was sent."""
+    sent = held.grant
+    return {
+        "grant_id": sent.id,
+        "lineage_id": sent.lineage_id,
+        "generation": sent.generation,
+        "sent_fingerprint": sent.refresh_fingerprint,
+    }
 
 
 async def record_failure(

@@ -55,7 +55,7 @@ class Rotation:
             if await attempt_store.was_applied(tx, run.claim):
                 applied = await store.find_by_id(tx, run.claim.grant.id)
                 return None if applied is None else Stored(applied, was_applied=True)
-            grant = await refresh_store.commit_refresh(tx, run.claim, values=self._values(run, tokens))
+            grant = await refresh_store.commit_refresh(tx, run.claim, values=self.values(run, tokens))
             if grant is not None:
                 await self._tidy_candidates(tx, run, tokens)
                 return Stored(grant)
@@ -111,7 +111,7 @@ class Rotation:
         )
         await candidate_store.add(tx, candidate)
 
-    def _values(self, run: Run, tokens: TokenSet) -> dict[str, Any]:
+    def values(self, run: Run, tokens: TokenSet) -> dict[str, Any]:
         """What the next generation holds, every secret sealed for it anew."""
         grant = run.claim.grant
         columns = seal_tokens(
@@ -122,15 +122,14 @@ class Rotation:
             # RFC 6749 section 6: without a new refresh token the old one stays.
             refresh_token=tokens.refresh_token or open_refresh_token(self._vault, grant),
         )
-        if (refresh_ttl := _refresh_ttl(run.client, tokens)) is not None:
-            columns["refresh_expires_at"] = self._sent_at(run) + refresh_ttl
+        refresh_ttl = _refresh_ttl(run.client, tokens)
+        columns["refresh_expires_at"] = None if refresh_ttl is None else self._sent_at(run) + refresh_ttl
         if tokens.access_token is None:
             retry_in = failure_backoff(grant.failures)
             error = run.flaw or half_answered(run.client.title, self._clock.now())
             return columns | refresh_store.flawed(error=error, retry_in=retry_in)
-        columns["token_type"] = tokens.token_type
-        if tokens.scope is not None:  # RFC 6749 section 5.1: left out, it is unchanged
-            columns["scope"] = tokens.scope
+        # RFC 6749 section 5.1: left out, the scope is unchanged.
+        columns |= {"token_type": tokens.token_type, "scope": tokens.scope}
         lifetime = _seconds(tokens.expires_in)
         margin = None if lifetime is None else self._margin_of(run.client, lifetime)
         return columns | refresh_store.life(sent_at=self._sent_at(run), expires_in=lifetime, margin=margin)

@@ -12,22 +12,19 @@ import ssl
 from collections.abc import Coroutine
 
 import aiohttp
-import httpx
 
 from app.errors import Category, ProviderError, ProviderUnavailable, Sent
 from app.oauth.client import OAuthClient
 from app.oauth.wire import HttpAnswer, HttpRequest, expanded
 from app.outbound.addresses import AddressRefused, Reachable
-from app.outbound.http import new_client
+from app.outbound.http import Outbound
 from app.telemetry import security_event
 
 MAX_ANSWER_BYTES = 64 * 1024
 CONNECT_SECONDS = 2.0
 LAST_LOOK_SECONDS = 0.25
 _REFUSED_SECONDS = 60  # more than any pause between two tries: somebody has to do something first
-# The transport calls a reset in mid-request a ConnectTimeout, so its own words do not tell whether anything was sent;
-# what aiohttp said beneath does.
-_NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+_NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 class Door:
@@ -38,31 +35,30 @@ class Door:
     ) -> None:
         self._timeout_seconds = timeout_seconds
         # Reading has no time of its own: a timer that fires after a pause would drop an answer that is there.
-        timeout = httpx.Timeout(None, connect=CONNECT_SECONDS, pool=timeout_seconds / 2)
-        self._http = new_client(reachable, timeout=timeout, max_connections=max_connections)
+        self._outbound = Outbound(
+            reachable,
+            connect_seconds=CONNECT_SECONDS,
+            pool_seconds=timeout_seconds / 2,
+            max_connections=max_connections,
+        )
 
     async def send(self, client: OAuthClient, request: HttpRequest) -> HttpAnswer:
         """The answer, whatever its status. Raises ProviderUnavailable, or ProviderError for one over 64 KiB."""
         try:
             return await self._in_time(self._exchange(client, request))
-        except TimeoutError as error:
-            raise _unreachable(client, "timeout", Sent.UNKNOWN) from error
         except AddressRefused as error:
             security_event("address_refused", provider=client.name, host=error.host, address=error.address)
             raise _refused(client) from error
-        except httpx.InvalidURL as error:
-            security_event("address_refused", provider=client.name, detail=str(error))
+        except aiohttp.InvalidURL as error:
+            security_event("address_refused", provider=client.name, detail="the URL cannot be read")
             raise _refused(client) from error
-        except httpx.HTTPError as error:
-            cause = error.__cause__ or error
-            sent = Sent.NOT_SENT if isinstance(cause, _NEVER_SENT) else Sent.UNKNOWN
-            raise _unreachable(client, type(cause).__name__, sent) from error
         except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
+            what = "timeout" if type(error) is TimeoutError else type(error).__name__
             sent = Sent.NOT_SENT if isinstance(error, _NEVER_SENT) else Sent.UNKNOWN
-            raise _unreachable(client, type(error).__name__, sent) from error
+            raise _unreachable(client, what, sent) from error
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._outbound.close()
 
     async def _in_time(self, work: Coroutine[None, None, HttpAnswer]) -> HttpAnswer:
         """The answer, or TimeoutError. A process that was paused finds its time over and the answer in the socket's
@@ -80,20 +76,20 @@ class Door:
                 await asyncio.gather(exchange, return_exceptions=True)
 
     async def _exchange(self, client: OAuthClient, request: HttpRequest) -> HttpAnswer:
-        async with self._http.stream(
-            request.method, request.url, headers=dict(request.headers), content=request.body
+        async with self._outbound.request(
+            request.method, request.url, headers=request.headers, body=request.body
         ) as response:
-            headers = {name.lower(): value for name, value in response.headers.items()}
+            headers = {name.lower(): ", ".join(response.headers.getall(name)) for name in response.headers}
             body = bytearray()
             # Raw: a small body must not become a large one.
-            async for chunk in response.aiter_raw():
+            async for chunk in response.content.iter_any():
                 body += chunk
                 if len(body) > MAX_ANSWER_BYTES:
                     raise _oversized(client)
         whole = expanded(bytes(body), headers.get("content-encoding", ""), limit=MAX_ANSWER_BYTES)
         if whole is None:
             raise _oversized(client)
-        return HttpAnswer(response.status_code, headers, whole)
+        return HttpAnswer(response.status, headers, whole)
 
 
 def _unreachable(client: OAuthClient, what: str, sent: Sent) -> ProviderUnavailable:

@@ -1,6 +1,6 @@
-"""HTTP clients whose connections go only where they may.
+"""HTTP requests that go only where they may.
 
-    new_client(reachable, ...) -> httpx.AsyncClient
+    async with outbound.request(method, url, ...) as response:      aiohttp's
 
 Each address is checked twice: when a name is resolved (one bad address refuses the name), and once more when the
 socket for exactly that address is made, after which nobody resolves anything. So a name that changes its mind between two
@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import socket
 import ssl
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import aiohttp
-import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
-from httpx_aiohttp import AiohttpTransport
+from yarl import URL
 
 from app.outbound.addresses import AddressRefused, Reachable
 
@@ -28,45 +28,61 @@ _KEEPALIVE_SECONDS = (
 )
 
 
-def new_client(
-    reachable: Reachable | None,
-    *,
-    timeout: httpx.Timeout,
-    max_connections: int = 1024,
-) -> httpx.AsyncClient:
-    """A client that verifies certificates (TLS 1.2 or later), follows no redirect, keeps no cookie and reads nothing of the
-    environment. Its requests raise AddressRefused where they would leave what is reachable; None: everything is, which
-    is for addresses that only operators name. Make it and close it on the event loop that uses it.
+class Outbound:
+    """Verifies certificates (TLS 1.2 or later), follows no redirect, keeps no cookie, reads nothing of the environment, and
+    leaves bodies as they come. Use it and close it on one event loop.
     """
-    limits = httpx.Limits(max_connections=max_connections, keepalive_expiry=_KEEPALIVE_SECONDS)
-    transport = AiohttpTransport(client=lambda: _session(reachable, limits), limits=limits)
-    return httpx.AsyncClient(
-        transport=transport if reachable is None else _Guarded(transport, reachable),
-        timeout=timeout,
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # one user's cookie is not another's
-        follow_redirects=False,
-        trust_env=False,
-    )
 
-
-class _Guarded(httpx.AsyncBaseTransport):
-    """Refuses addresses before anything below sees them, and says so in one way whatever found it."""
-
-    def __init__(self, transport: httpx.AsyncBaseTransport, reachable: Reachable) -> None:
-        self._transport = transport
+    def __init__(
+        self,
+        reachable: Reachable | None,
+        *,
+        connect_seconds: float,
+        pool_seconds: float,
+        max_connections: int = 1024,
+    ) -> None:
+        """`reachable` None: everything is, which is for addresses that only operators name. Reading has no time of its
+        own: `pool_seconds` are for a connection to be free, `connect_seconds` for a new one."""
         self._reachable = reachable
+        self._timeout = aiohttp.ClientTimeout(connect=pool_seconds, sock_connect=connect_seconds)
+        self._max_connections = max_connections
+        self._session: aiohttp.ClientSession | None = None
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self._reachable.require_host(request.url.raw_host.decode("ascii"))
+    @asynccontextmanager
+    async def request(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer, whose body is still to be read.
+
+        Raises AddressRefused where the request would leave what is reachable, aiohttp.InvalidURL where nobody can tell
+        where it would go, and aiohttp.ClientError, ssl.SSLError and OSError as aiohttp does.
+        """
+        target = _parsed(url)
+        if self._reachable is not None:
+            self._reachable.require_host(target.raw_host or "")
+        if self._session is None:
+            self._session = _session(self._reachable, self._timeout, self._max_connections)
+        asked = self._session.request(
+            method, target, headers=headers, data=body or None, allow_redirects=False
+        )
         try:
-            return await self._transport.handle_async_request(request)
-        except httpx.TransportError as error:
-            if refused := _refusal_behind(error):
-                raise refused from error
+            async with asked as response:
+                yield response
+        except aiohttp.ClientConnectorError as error:
+            if isinstance(error.os_error, AddressRefused):
+                raise error.os_error from error
             raise
 
-    async def aclose(self) -> None:
-        await self._transport.aclose()
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+def _parsed(url: str) -> URL:
+    try:
+        return URL(url)
+    except ValueError as error:
+        raise aiohttp.InvalidURL(url) from error
 
 
 class _Resolver(AbstractResolver):
@@ -87,13 +103,9 @@ class _Resolver(AbstractResolver):
         await self._resolver.close()
 
 
-def _refusal_behind(error: BaseException) -> AddressRefused | None:
-    cause = error.__cause__
-    found = cause.os_error if isinstance(cause, aiohttp.ClientConnectorError) else None
-    return found if isinstance(found, AddressRefused) else None
-
-
-def _session(reachable: Reachable | None, limits: httpx.Limits) -> aiohttp.ClientSession:
+def _session(
+    reachable: Reachable | None, timeout: aiohttp.ClientTimeout, max_connections: int
+) -> aiohttp.ClientSession:
     resolver = aiohttp.DefaultResolver()
 
     def guarded_socket(address: aiohttp.AddrInfoType) -> socket.socket:
@@ -104,9 +116,9 @@ def _session(reachable: Reachable | None, limits: httpx.Limits) -> aiohttp.Clien
         return socket.socket(family, kind, protocol)
 
     connector = aiohttp.TCPConnector(
-        limit=limits.max_connections or 0,
+        limit=max_connections,
         limit_per_host=_PER_HOST,  # one provider that hangs must not take the connections of the others
-        keepalive_timeout=limits.keepalive_expiry or _KEEPALIVE_SECONDS,
+        keepalive_timeout=_KEEPALIVE_SECONDS,
         ttl_dns_cache=_DNS_SECONDS,
         resolver=resolver if reachable is None else _Resolver(reachable, resolver),
         socket_factory=guarded_socket,
@@ -114,8 +126,10 @@ def _session(reachable: Reachable | None, limits: httpx.Limits) -> aiohttp.Clien
     )
     return aiohttp.ClientSession(
         connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=timeout,
+        cookie_jar=aiohttp.DummyCookieJar(),  # one user's cookie is not another's
         trust_env=False,
+        auto_decompress=False,
         max_line_size=_MAX_LINE,
         max_field_size=_MAX_LINE,
     )

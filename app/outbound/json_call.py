@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-import httpx
 
-from app.outbound.http import new_client
+from app.outbound.http import Outbound
 
 _SECONDS = 5.0  # for all of it
 _MAX_ANSWER_BYTES = 64 * 1024
@@ -37,22 +36,24 @@ async def call_json(
     sent = {**headers, "Accept": "application/json", "Accept-Encoding": "identity"}
     if content is not None:
         sent["Content-Type"] = "application/json"
+    outbound = Outbound(None, connect_seconds=_SECONDS, pool_seconds=_SECONDS)
     try:
         async with (
             asyncio.timeout(_SECONDS),
-            new_client(None, timeout=httpx.Timeout(_SECONDS)) as http,
-            http.stream(method, url, headers=sent, content=content) as response,
+            outbound.request(method, url, headers=sent, body=content) as response,
         ):
-            return JsonAnswer(response.status_code, _object(await _bounded(response)))
+            return JsonAnswer(response.status, _object(await _bounded(response)))
     except TimeoutError as error:
         raise CannotAsk(f"no answer within {_SECONDS:g} s") from error
-    except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError) as error:
-        raise CannotAsk(type(error.__cause__ or error).__name__) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise CannotAsk(type(error).__name__) from error
+    finally:
+        await outbound.close()
 
 
-async def _bounded(response: httpx.Response) -> bytes:
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
-    async for chunk in response.aiter_raw():
+    async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > _MAX_ANSWER_BYTES:
             raise CannotAsk("the answer is too large to be one")

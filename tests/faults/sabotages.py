@@ -47,16 +47,16 @@ SABOTAGES: Sequence[Sabotage] = (
         "one_refresh_in_flight_per_grant",
         "T1 claims what somebody else holds",
         "grants/claim_store.py",
-        "            grants.c.generation == grant.generation,\n            free,\n",
-        "            grants.c.generation == grant.generation,\n",
+        "            free,\n        )\n",
+        "        )\n",
         CROWD,
     ),
     Sabotage(
         "generation_grows",
         "T2 stores new tokens as the generation that was there",
         "grants/refresh_store.py",
-        "generation=grant.generation + 1,",
-        "generation=grant.generation,",
+        "generation=generation + 1,",
+        "generation=generation,",
         ALL_WELL,
     ),
     Sabotage(
@@ -88,11 +88,10 @@ SABOTAGES: Sequence[Sabotage] = (
     Sabotage(
         "an_answered_generation_is_durable",
         "PostgreSQL answers a commit before it is on disk",
-        "db.py",
-        "return await servers.connect(command_timeout=command_timeout, statement_cache_size=statements)",
-        "made = await servers.connect(command_timeout=command_timeout, statement_cache_size=statements)\n"
-        '        await made.execute("SET synchronous_commit = off")\n'
-        "        return made",
+        "servers.py",
+        "                self._latest = number\n",
+        "                self._latest = number\n"
+        '                await connection.execute("SET synchronous_commit = off")\n',
         POSTGRES_KILLED,
     ),
     Sabotage(
@@ -139,7 +138,7 @@ SABOTAGES: Sequence[Sabotage] = (
         "revoked_never_comes_back",
         "T2 stores into a grant that was deleted meanwhile",
         "grants/refresh_store.py",
-        "            grants.c.refresh_fingerprint.is_not_distinct_from(grant.refresh_fingerprint),\n"
+        '            grants.c.refresh_fingerprint.is_not_distinct_from(given("sent_fingerprint", LargeBinary())),\n'
         "            grants.c.status.in_([Status.ACTIVE, Status.RECONNECT_REQUIRED]),\n",
         "",
         DELETED,
@@ -188,14 +187,14 @@ SABOTAGES: Sequence[Sabotage] = (
         "every_claim_resolves",
         "nobody ever takes over a claim",
         "grants/claim_store.py",
-        "and_(literal(may_take_over), grants.c.takeover_at < clock())",
-        "literal(False)",
+        'and_(given("may_take_over", Boolean()), grants.c.takeover_at < clock())',
+        "grants.c.id.is_(None)",
         KILLED,
     ),
     Sabotage(
         "failures_can_be_tried_again",
         "that PostgreSQL is away is taken for a defect of our own",
-        "db.py",
+        "outages.py",
         "        if _is_outage(error):\n            raise DatabaseUnavailable from error\n",
         "",
         POSTGRES_KILLED,
@@ -238,8 +237,8 @@ SABOTAGES: Sequence[Sabotage] = (
         "a_redirect_is_not_followed",
         "redirects of a provider are followed",
         "outbound/http.py",
-        "follow_redirects=False",
-        "follow_redirects=True",
+        "allow_redirects=False",
+        "allow_redirects=True",
         REDIRECTED,
     ),
     Sabotage(

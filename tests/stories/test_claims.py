@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
+
 from app.db import Database, Tx
 from app.outages import DatabaseUnavailable
 from app.sandbox.server import Sandbox
+from app.statements import Prepared
 from tests.broker import Broker, bring
 from tests.postgres import database
 
@@ -25,6 +28,18 @@ class LosingAnswers:
     async def begin(self) -> AsyncIterator[Tx]:
         async with self._db.begin() as tx:
             yield tx
+        self._answer()
+
+    @property
+    def statements(self) -> LosingAnswers:
+        return self
+
+    async def one(self, statement: Prepared, **values: Any) -> asyncpg.Record | None:
+        row = await self._db.statements.one(statement, **values)
+        self._answer()
+        return row
+
+    def _answer(self) -> None:
         if self._times:
             self._times -= 1
             raise DatabaseUnavailable

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.db import Database, Tx
+from app.db import Database
 from app.grants import due_store
 from app.grants.grant import Grant
 from tests.plans import rows_read, statements
@@ -39,10 +39,10 @@ async def db(database_url: str) -> AsyncIterator[Database]:
     await db.close()
 
 
-async def _take(tx: Tx, *, since: datetime | None = None) -> list[Grant]:
+async def _take(db: Database, *, since: datetime | None = None) -> list[Grant]:
     now = datetime.now(UTC)
     return await due_store.take(
-        tx, "large", cutoff=now + timedelta(minutes=5), tick_started=now, since=since,
+        db.statements, "large", cutoff=now + timedelta(minutes=5), tick_started=now, since=since,
         postpone_to=now + timedelta(minutes=7), limit=LIMIT,
     )  # fmt: skip
 
@@ -78,12 +78,10 @@ async def _require_narrow(url: str, asked: tuple[str, tuple[Any, ...]], *, most:
 
 
 async def test_taking_looks_at_no_more_than_it_takes(db: Database, database_url: str) -> None:
-    async with db.begin() as tx:
-        first = await _take(tx)
+    first = await _take(db)
     for since in (None, first[-1].next_refresh_at):
         with statements() as asked:
-            async with db.begin() as tx:
-                assert len(await _take(tx, since=since)) == LIMIT
+            assert len(await _take(db, since=since)) == LIMIT
         await _require_narrow(database_url, asked[-1], most=4 * LIMIT + 1)
 
 
@@ -96,8 +94,7 @@ async def test_finding_the_providers_looks_at_one_row_of_each(db: Database, data
 
 
 async def test_putting_back_restores_what_nobody_has_tried(db: Database, database_url: str) -> None:
-    async with db.begin() as tx:
-        taken = await _take(tx)
+    taken = await _take(db)
     async with database(database_url) as connection:
         await connection.execute(
             "UPDATE grants SET attempt_id = id, takeover_at = now() WHERE id = $1", taken[0].id
@@ -110,8 +107,7 @@ async def test_putting_back_restores_what_nobody_has_tried(db: Database, databas
             )
         }
         async with db.begin() as tx:
-            put_back = [await due_store.put_back(tx, grant, postponed_to=postponed_to) for grant in taken]
-        assert put_back == [False, False] + [True] * (LIMIT - 2)
-        async with db.begin() as tx:
-            again = await _take(tx)
+            put_back = await due_store.put_back(tx, taken, postponed_to=postponed_to)
+        assert put_back == {grant.id for grant in taken[2:]}
+        again = await _take(db)
     assert again[: LIMIT - 2] == taken[2:]

@@ -20,7 +20,7 @@ from app.sandbox.server import Sandbox
 from tests.broker import ADMIN_KEY, Broker, Replicas, bring, settings_for
 from tests.postgres import Postgres, as_owner
 
-_true_commit = refresh_store.commit_refresh
+_WAYS = {name: getattr(refresh_store, name) for name in ("renew", "commit_refresh")}
 
 
 class Outage:
@@ -36,10 +36,12 @@ class Outage:
         async def away(*_: object, **__: object) -> None:
             raise DatabaseUnavailable
 
-        self._patch.setattr(refresh_store, "commit_refresh", away)
+        for name in _WAYS:
+            self._patch.setattr(refresh_store, name, away)
 
     def end(self) -> None:
-        self._patch.setattr(refresh_store, "commit_refresh", _true_commit)
+        for name, true_way in _WAYS.items():
+            self._patch.setattr(refresh_store, name, true_way)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -104,6 +105,17 @@ async def test_a_statement_that_takes_too_long_ends_its_connection_and_is_an_out
         await statements.one(_SLEEP, seconds=30)
     assert await pid(statements) != before
     assert statements.in_use == 0
+
+
+async def test_where_one_connection_hangs_no_other_of_its_age_is_tried(
+    statements: Statements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asked, "STATEMENT_SECONDS", 0.5)
+    before = set(await asyncio.gather(pid(statements), pid(statements)))
+    with pytest.raises(DatabaseUnavailable):
+        await statements.one(_SLEEP, seconds=30)
+    assert len(before) == 2
+    assert await pid(statements) not in before
 
 
 async def test_through_a_pooler_each_runs_in_a_transaction_of_its_own(database_url: str) -> None:

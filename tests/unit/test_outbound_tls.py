@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
-import httpx
+import aiohttp
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from app.outbound.addresses import Reachable
-from app.outbound.http import new_client
+from app.outbound.http import Outbound
 
 
 class Authority:
@@ -99,11 +99,12 @@ async def serving(context: ssl.SSLContext) -> AsyncIterator[tuple[int, list[byte
 
 
 async def status(url: str) -> int:
-    client = new_client(Reachable(loopback=True), timeout=httpx.Timeout(5))
+    outbound = Outbound(Reachable(loopback=True), connect_seconds=5, pool_seconds=5)
     try:
-        return (await client.post(url, content=b"refresh_token=rt")).status_code
+        async with outbound.request("POST", url, headers={}, body=b"refresh_token=rt") as answer:
+            return answer.status
     finally:
-        await client.aclose()
+        await outbound.close()
 
 
 async def test_a_certificate_for_the_host_is_accepted(authority: Authority) -> None:
@@ -126,7 +127,7 @@ async def test_any_other_certificate_ends_it_before_anything_is_sent(
     authority: Authority, names: list[x509.GeneralName], days: int
 ) -> None:
     async with serving(authority.server(*names, days=days)) as (port, heads):
-        with pytest.raises(httpx.TransportError):
+        with pytest.raises(aiohttp.ClientConnectorError):
             await status(f"https://localhost:{port}/token")
     assert heads == []
 
@@ -134,7 +135,7 @@ async def test_any_other_certificate_ends_it_before_anything_is_sent(
 async def test_an_authority_that_is_not_trusted_ends_it_too(authority: Authority, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     async with serving(Authority(tmp_path / "other").server(LOCALHOST)) as (port, heads):
-        with pytest.raises(httpx.TransportError):
+        with pytest.raises(aiohttp.ClientConnectorError):
             await status(f"https://localhost:{port}/token")
     assert heads == []
 
@@ -151,6 +152,6 @@ async def test_tls_is_1_2_at_least(authority: Authority, version: ssl.TLSVersion
         if spoken:
             assert await status(f"https://localhost:{port}/token") == 204
         else:
-            with pytest.raises(httpx.TransportError):
+            with pytest.raises(aiohttp.ClientConnectorError):
                 await status(f"https://localhost:{port}/token")
     assert len(heads) == spoken

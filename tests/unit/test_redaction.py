@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from app import telemetry
 from app.telemetry import REDACTED, configure_logging, logger, redact, redact_text
 
 SECRET = "s3cr3t-0f-ada_l0velace~42"
@@ -313,3 +314,29 @@ def test_the_level_is_kept(stderr: io.StringIO, lines: Lines, monkeypatch: pytes
     logger("tests.redaction.level").info("quiet")
     logger("tests.redaction.level").warning("loud")
     assert [line["event"] for line in lines()] == ["loud"]
+
+
+_PIECES = [
+    "code",
+    "token",
+    "=",
+    ":",
+    " ",
+    "\n",
+    "Bearer ",
+    "basic\t",
+    SECRET,
+    "brk_",
+    KEY_ID,
+    KEY_SECRET,
+    "_",
+    "EyJ",
+    JWT,
+]
+_MORE_PIECES = ["cookie", "/connect/", "://", "ada", "@", "'", '"', "\\", "ſ", "K", "\u2003", "\x1f", "\x85"]
+
+
+@given(st.lists(st.sampled_from([*_PIECES, *_MORE_PIECES]) | st.text(max_size=3)).map("".join))
+def test_nothing_is_passed_over_that_the_patterns_would_find(text: str) -> None:
+    if telemetry._SECRET_TEXT.search(text):
+        assert REDACTED in redact_text(text)

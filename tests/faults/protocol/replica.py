@@ -13,11 +13,13 @@ from datetime import timedelta
 from typing import Any, TypeVar
 from weakref import WeakSet
 
+import asyncpg
 import httpx
 from fastapi import FastAPI
 
 from app.db import Tx
 from app.outages import DatabaseUnavailable
+from app.statements import Prepared
 from tests.broker import ADMIN_KEY, Broker
 
 T = TypeVar("T")
@@ -127,15 +129,26 @@ class Replica:
     def _wrap_postgres(self) -> None:
         db, listener = self.services.db, self.listener
         begin, notify, heard = db.begin, db.notify, listener._heard
+        one, every = db.statements.one, db.statements.all
 
         @asynccontextmanager
         async def begin_if_reachable() -> AsyncIterator[Tx]:
             self._require_postgres()
             async with begin() as tx:
                 yield tx
-            if self.commits_to_lose:
-                self.commits_to_lose -= 1
-                raise DatabaseUnavailable
+            self._answer()
+
+        async def one_if_reachable(statement: Prepared, **values: Any) -> asyncpg.Record | None:
+            self._require_postgres()
+            row: asyncpg.Record | None = await one(statement, **values)
+            self._answer()
+            return row
+
+        async def all_if_reachable(statement: Prepared, **values: Any) -> list[asyncpg.Record]:
+            self._require_postgres()
+            rows: list[asyncpg.Record] = await every(statement, **values)
+            self._answer()
+            return rows
 
         async def notify_if_reachable(channel: str, payload: str) -> None:
             self._require_postgres()
@@ -146,6 +159,12 @@ class Replica:
                 heard()
 
         db.begin, db.notify, listener._heard = begin_if_reachable, notify_if_reachable, hear_if_reachable
+        db.statements.one, db.statements.all = one_if_reachable, all_if_reachable
+
+    def _answer(self) -> None:
+        if self.commits_to_lose:
+            self.commits_to_lose -= 1
+            raise DatabaseUnavailable
 
     def _require_postgres(self) -> None:
         if not self.has_postgres:
