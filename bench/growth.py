@@ -21,7 +21,7 @@ import httpx
 
 from app.clock import SystemClock
 from app.db import Database
-from app.grants import due_store
+from app.grants import census_store, due_store
 from bench.growth_results import keep, summed_up
 from bench.seeded import PROVIDER, Seeded, plain, postgres, say, seeded
 from tests.broker import ADMIN_KEY, Replicas, write_providers
@@ -42,15 +42,15 @@ class Times:
     by_size: dict[int, list[float]]
 
 
-async def alternated(name: str, work: dict[int, Work], *, samples: int) -> Times:
+async def alternated(name: str, work: dict[int, Work], *, samples: int, warm_up: int = _WARM_UP) -> Times:
     """The times of `work`, done so often at each size, in an order that is different each time."""
     times: dict[int, list[float]] = {size: [] for size in work}
-    for number in range(_WARM_UP + samples):
+    for number in range(warm_up + samples):
         for size in random.sample(sorted(work), len(work)):
             began = time.perf_counter()
             await work[size]()
             took = (time.perf_counter() - began) * 1000
-            if number >= _WARM_UP:
+            if number >= warm_up:
                 times[size].append(took)
     return Times(name, times)
 
@@ -88,7 +88,7 @@ async def _drawn(made: Seeded, *, count: int) -> list[str]:
 
 
 async def searches(databases: Sequence[Seeded], *, samples: int) -> list[Times]:
-    """For providers that have something due, and for 64 grants of one, which is undone."""
+    """For providers that have something due, and for 64 grants of one, which is undone. And the census, which reads them all."""
     async with AsyncExitStack() as stack:
         dbs: dict[int, Database] = {}
         for made in databases:
@@ -104,6 +104,9 @@ async def searches(databases: Sequence[Seeded], *, samples: int) -> list[Times]:
             await alternated(
                 f"{_TAKEN} due grants taken", {size: _take(db) for size, db in dbs.items()}, samples=samples
             ),
+            await alternated(
+                "census of all grants", {size: _census(db) for size, db in dbs.items()}, samples=10, warm_up=1
+            ),
         ]
 
 
@@ -113,6 +116,14 @@ def _providers(db: Database, names: list[str]) -> Work:
             assert await due_store.providers(tx, names, cutoff=_CLOCK.now()) == [PROVIDER]
 
     return providers
+
+
+def _census(db: Database) -> Work:
+    async def census() -> None:
+        async with db.begin() as tx:
+            await census_store.count(tx)
+
+    return census
 
 
 class _Undone(Exception):
