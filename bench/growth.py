@@ -31,7 +31,9 @@ _WARM_UP = 300
 _TAKEN = 64
 _LEAST_LIFE = "15 minutes"  # beyond the refresh margin, for as long as this takes
 
-Work = Callable[[], Awaitable[None]]
+# Work that is timed, and what undoes it, which is not.
+Undo = Callable[[], Awaitable[None]]
+Work = Callable[[], Awaitable[Undo | None]]
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,10 @@ async def alternated(name: str, work: dict[int, Work], *, samples: int, warm_up:
     for number in range(warm_up + samples):
         for size in random.sample(sorted(work), len(work)):
             began = time.perf_counter()
-            await work[size]()
+            undo = await work[size]()
             took = (time.perf_counter() - began) * 1000
+            if undo is not None:
+                await undo()
             if number >= warm_up:
                 times[size].append(took)
     return Times(name, times)
@@ -126,23 +130,21 @@ def _census(db: Database) -> Work:
     return census
 
 
-class _Undone(Exception):
-    pass
-
-
 def _take(db: Database) -> Work:
-    async def take() -> None:
+    async def take() -> Undo:
         now = _CLOCK.now()
-        try:
+        postponed_to = now + timedelta(minutes=2)
+        taken = await due_store.take(
+            db.statements, PROVIDER, cutoff=now, tick_started=now, since=None,
+            postpone_to=postponed_to, limit=_TAKEN,
+        )  # fmt: skip
+        assert len(taken) == _TAKEN
+
+        async def put_back() -> None:
             async with db.begin() as tx:
-                taken = await due_store.take(
-                    tx, PROVIDER, cutoff=now, tick_started=now, since=None,
-                    postpone_to=now + timedelta(minutes=2), limit=_TAKEN,
-                )  # fmt: skip
-                assert len(taken) == _TAKEN
-                raise _Undone
-        except _Undone:
-            pass
+                assert len(await due_store.put_back(tx, taken, postponed_to=postponed_to)) == _TAKEN
+
+        return put_back
 
     return take
 
