@@ -5,9 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TOOLS := .venv-tools
+BENCH := .venv-bench
+BENCH_NAME ?= latest
+FLAME_NAME ?= after
 PYTEST_ARGS ?= -n auto
 
-.PHONY: run install test faults sabotage bench-growth check format lock sbom audit clean
+.PHONY: run install test faults sabotage bench bench-quick bench-growth bench-flame check format lock sbom audit clean
 
 run: $(VENV)/installed
 	@BROKER_ENVIRONMENT=development exec $(BIN)/broker serve --demo
@@ -30,6 +33,18 @@ bench-growth: $(VENV)/installed-dev
 	$(BIN)/python -m bench.growth
 	$(BIN)/python -m bench.migrating
 
+# What the service costs, against bare servers beside it: some twenty minutes, into bench/results; docs/performance.md explains it.
+bench: $(BENCH)/installed
+	$(BENCH)/bin/python -m bench --keep $(BENCH_NAME)
+
+# The same in fewer and shorter rounds, as a table on the terminal.
+bench-quick: $(VENV)/installed-dev
+	@$(BIN)/python -m bench --quick
+
+# Flame graphs, into docs/performance. py-spy has to be allowed to look into other processes.
+bench-flame: $(BENCH)/installed
+	$(BENCH)/bin/python -m bench.flame $(FLAME_NAME)
+
 # Format, lint, types, the import contracts and the supply chain; the tests are `make test`.
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
@@ -50,6 +65,9 @@ lock: $(VENV)/installed-dev
 		--no-header --no-annotate --extra dev pyproject.toml --constraint requirements.lock --output-file requirements-dev.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate requirements-tools.in --output-file requirements-tools.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-header --no-annotate --extra bench pyproject.toml requirements-build.in --constraint requirements.lock \
+		--output-file requirements-bench.lock
 
 # What the service is made of, by requirements.lock: sbom.json, in CycloneDX's format.
 sbom: $(VENV)/installed-dev
@@ -60,7 +78,7 @@ audit: $(VENV)/installed-dev
 	$(BIN)/python -m supply_chain audit
 
 clean:
-	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(TOOLS) $(BENCH) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, this is " + sys.version)'
@@ -81,4 +99,11 @@ $(TOOLS)/installed: requirements-tools.lock | $(VENV)/bin/python
 	@echo "Installing what the OpenAPI document is tested with into $(TOOLS) ..."
 	@$(PYTHON) -m venv $(TOOLS) || { rm -rf $(TOOLS); exit 1; }
 	@$(TOOLS)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps --requirement $<
+	@touch $@
+
+$(BENCH)/installed: requirements-bench.lock pyproject.toml | $(VENV)/bin/python
+	@echo "Installing the service, and what draws its figures, into $(BENCH) ..."
+	@$(PYTHON) -m venv $(BENCH) || { rm -rf $(BENCH); exit 1; }
+	@$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps --requirement $<
+	@$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -83,6 +83,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._untaken_bytes = 0
         self._has_said_anything = False
         self._is_refused = False
+        self._is_answered = False  # the request that is arriving, by the lane
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -135,12 +136,13 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._phase = Phase.BODY
-        if not self._is_answered_at_once():
+        self._is_answered = self._answer_at_once()
+        if not self._is_answered:
             super().on_headers_complete()
+        self._phase = Phase.BODY
 
-    def _is_answered_at_once(self) -> bool:
-        """By the application's lane, which is asked before anything is made of the request that an application needs."""
+    def _answer_at_once(self) -> bool:
+        """Whether the application's lane has answered, before anything is made of the request that an application needs."""
         if (
             self._lane is None
             or self.parser.get_method() != b"GET"
@@ -160,7 +162,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._phase = Phase.BETWEEN
-        super().on_message_complete()
+        if not self._is_answered:
+            super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(InvalidRequest("The request cannot be read: it is malformed."))

@@ -15,7 +15,8 @@ from fastapi.routing import APIRoute
 
 from app import __version__, environment
 from app.api import docs, problems, router
-from app.api.lane import BrokerApp, Lane
+from app.api.lane import BrokerApp, Lane, settle
+from app.api.load import Load
 from app.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestTelemetry
 from app.api.services import Services
 from app.audit.disclosures import AggregatedDisclosures
@@ -78,10 +79,12 @@ def create_app(read: Settings) -> FastAPI:
             app.state.services = services
             if isinstance(services.disclosures, AggregatedDisclosures):
                 app.lane = Lane(services, services.disclosures)
+            app.load = Load(app)
+            app.load.start()
             yield
-            if app.lane is not None:
-                app.lane.settle()
-                app.lane = None
+            app.load.stop()
+            settle(app)
+            app.lane = None
 
     app = BrokerApp(
         title="Token broker",

@@ -19,6 +19,7 @@ from app.inbound import Limits, protocol
 
 _KEEP_ALIVE_SECONDS = 5
 _MAX_CONNECTIONS = 4096
+_ACCEPTED_AT_ONCE = 16
 
 Started = Callable[[Services], Awaitable[None]]
 
@@ -107,7 +108,9 @@ async def _serve(app: FastAPI, server: Server, bound: socket.socket, started: St
     async with app.router.lifespan_context(app):
         if server.should_exit:
             return
-        serving = asyncio.create_task(server.serve(sockets=[bound]))
+        # An event loop accepts one connection a turn of each socket, and under load its turns are long.
+        sockets = [bound, *(bound.dup() for _ in range(_ACCEPTED_AT_ONCE - 1))]
+        serving = asyncio.create_task(server.serve(sockets=sockets))
         if started is not None:
             await asyncio.wait(
                 {serving, asyncio.create_task(server.ready.wait())}, return_when=asyncio.FIRST_COMPLETED

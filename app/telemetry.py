@@ -24,6 +24,9 @@ REQUEST_SECONDS = Histogram(
     ["route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+SHED = Counter(
+    "broker_requests_shed", "Requests told to come back, since this replica had more to do than it can."
+)
 REFRESHES = Counter("broker_refreshes", "Refresh attempts that ended, by outcome.", ["provider", "outcome"])
 REFRESH_SECONDS = Histogram(
     "broker_refresh_seconds",

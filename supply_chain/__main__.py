@@ -15,6 +15,7 @@ from supply_chain.sbom import sbom, write
 
 ROOT = Path(__file__).parents[1]
 SERVICE, DEVELOPMENT = ROOT / "requirements.lock", ROOT / "requirements-dev.lock"
+BENCH = ROOT / "requirements-bench.lock"  # has a venv of its own
 LICENCES, ADVISORIES = (
     Path(__file__).with_name("allowed-licences.txt"),
     Path(__file__).with_name("advisories"),
@@ -24,21 +25,22 @@ _AUDIT = ("tool", "run", "--from", "pip-audit==2.10.1", "pip-audit", "--disable-
 
 def found() -> Iterator[str]:
     """All that is wrong, of this Python's installation and of what lies beside this package."""
-    service, development = read_lock(SERVICE), read_lock(DEVELOPMENT)
+    service, development, bench = read_lock(SERVICE), read_lock(DEVELOPMENT), read_lock(BENCH)
     locked = list({entry.name: entry for entry in (*development, *service)}.values())
-    versions = {(entry.name, entry.version) for entry in development}
     here = installed()
-    yield from checks.hashes([*service, *development])
-    yield from (
-        f"{entry.name} {entry.version}: is locked in another version for tests"
-        for entry in service
-        if (entry.name, entry.version) not in versions
-    )
+    yield from checks.hashes([*service, *development, *bench])
+    for others, what in ((development, "tests"), (bench, "the bench")):
+        versions = {(entry.name, entry.version) for entry in others}
+        yield from (
+            f"{entry.name} {entry.version}: is locked in another version for {what}"
+            for entry in service
+            if (entry.name, entry.version) not in versions
+        )
     yield from checks.installation(locked, here)
     yield from checks.direct(ROOT / "pyproject.toml", service)
     yield from checks.licences(here, frozenset(LICENCES.read_text().split()))
     known = [json.loads(path.read_text()) for path in sorted(ADVISORIES.glob("*.json"))]
-    yield from checks.advisories(locked, known)
+    yield from checks.advisories([*locked, *(entry for entry in bench if entry not in locked)], known)
 
 
 def check() -> int:

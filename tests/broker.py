@@ -17,6 +17,7 @@ from typing import Any, Self, cast
 import httpx
 from fastapi import FastAPI
 
+from app.api.lane import settle
 from app.api.services import Services
 from app.environment import read_settings
 from app.main import create_app
@@ -106,7 +107,8 @@ class Broker:
                 await asyncio.sleep(0.005)
 
     async def run(self, job: str) -> None:
-        """Does now what the timetable does by the clock."""
+        """Does now what the timetable does by the clock, with all that was answered by now."""
+        settle(self.app)
         await next(each for each in self.services.timetable.jobs if each.name == job).work()
 
     async def put(self, path: str, tokens: Mapping[str, Any], **more: Any) -> dict[str, Any]:

@@ -11,11 +11,13 @@ later (`Untold`). Where the audit trail is strict there is no lane: each answer 
 
 from __future__ import annotations
 
+from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from app.api import headers
 from app.api.asked import asked
 from app.api.lane_batch import BatchLane
+from app.api.load import Load
 from app.api.openapi import DocumentedApp
 from app.api.plain import Fields, Shown, shown_by
 from app.api.ready import Ready, Shelf, Wanted
@@ -74,6 +76,7 @@ class Lane:
         if shown is None:
             return receive
         began, consumer = self._clock.monotonic(), self._authenticator.peek(shown.digest)
+        consumer = consumer or await self._authenticator.recalled(shown.digest)
         if consumer is None:
             return receive
         if scope["method"] == "POST":
@@ -115,14 +118,26 @@ class Lane:
         return request_id
 
 
+def settle(app: FastAPI) -> None:
+    """Has the application's lane tell of all that it answered by now, if there is one."""
+    if isinstance(app, BrokerApp) and app.lane is not None:
+        app.lane.settle()
+
+
 class BrokerApp(DocumentedApp):
-    """The application, with a lane of its own for what is asked all the time once it was given one."""
+    """The application, with a lane of its own for what is asked all the time, and a limit to what else it takes on, once it
+    was given them."""
 
     lane: Lane | None = None
+    load: Load | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         rest: Receive | None = receive
         if self.lane is not None and scope["type"] == "http":
             rest = await self.lane.answers(scope, receive, send)
-        if rest is not None:
-            await super().__call__(scope, rest, send)
+        if rest is None:
+            return
+        if self.load is not None and scope["type"] == "http" and self.load.refuses(scope):
+            await self.load.refuse(send)
+            return
+        await super().__call__(scope, rest, send)

@@ -3,6 +3,7 @@ other is left to the route, whole."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,14 +56,15 @@ class BatchLane:
         route = _ROUTES.get(scope["raw_path"])
         if route is None or scope["query_string"] or shown.kind != _KIND or not _is_short(shown.length):
             return receive
-        began, message = self._clock.monotonic(), await receive()
-        wanted = [] if message.get("more_body") else _wanted(message.get("body", b""), shown.digest)
+        began, messages = self._clock.monotonic(), await _received(receive)
+        body = b"".join([message.get("body", b"") for message in messages])
+        wanted = _wanted(body, shown.digest)
         found = self._shelf.kept(wanted, consumer, began)
         self._untold.kept(len(found))
         if len(found) < len(wanted):
-            found = await self._made(message["body"], wanted, consumer)
+            found = await self._made(body, wanted, consumer)
         if not found or not self._limiter.admits(consumer):
-            return _again(message, receive)
+            return _again(messages, receive)
         request_id = shown.request_id or self._untold.new_id()
         self._untold.given(found, request_id)
         tokens = b",".join([b'{"status":200,"token":%s}' % each.body(began) for each in found])
@@ -108,20 +110,41 @@ def _items(given: Any) -> Sequence[Any]:
 
 
 def _item(given: Any, digest: bytes) -> Wanted:
-    if len(given) == 2:
-        return (digest, given["provider"], given["user_id"], DEFAULT_ACCOUNT, _MIN_TTL, "")
-    min_ttl = given.get("min_ttl", _MIN_TTL)
-    if not given.keys() <= _NAMES or type(min_ttl) is not int:
+    provider, user_id, account, min_ttl, scope = (
+        given["provider"],
+        given["user_id"],
+        DEFAULT_ACCOUNT,
+        _MIN_TTL,
+        "",
+    )
+    if len(given) > 2:
+        account, min_ttl = given.get("account", account), given.get("min_ttl", min_ttl)
+        scope = given.get("scope", scope)
+        if (
+            not given.keys() <= _NAMES
+            or type(min_ttl) is not int
+            or type(account) is not str
+            or type(scope) is not str
+        ):
+            raise ValueError
+    if type(provider) is not str or type(user_id) is not str:
         raise ValueError
-    account = given.get("account", DEFAULT_ACCOUNT)
-    return (digest, given["provider"], given["user_id"], account, min_ttl, given.get("scope", ""))
+    return (digest, provider, user_id, account, min_ttl, scope)
 
 
-def _again(message: Message, receive: Receive) -> Receive:
-    """Receives that message once more, and then what follows it."""
-    unread = [message]
+async def _received(receive: Receive) -> Sequence[Message]:
+    """All of the body, or as far as the client sent it before it hung up. How long that may take the server sees to."""
+    messages = [await receive()]
+    while messages[-1].get("more_body"):
+        messages.append(await receive())
+    return messages
+
+
+def _again(messages: Sequence[Message], receive: Receive) -> Receive:
+    """Receives these once more, and then what follows them."""
+    unread = deque(messages)
 
     async def again() -> Message:
-        return unread.pop() if unread else await receive()
+        return unread.popleft() if unread else await receive()
 
     return again

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from app import __version__
 from app.api.access import require_metrics_key
 from app.api.checks import CENSUS_SECONDS, Check, Verdict, all_checks, database, within
+from app.api.lane import settle
 from app.api.services import Services, Use
 from app.breaker import BreakerState
 from app.outages import DatabaseUnavailable
@@ -106,6 +107,7 @@ async def metrics(
 ) -> Response:
     """In Prometheus' text format. With `BROKER_METRICS_KEY` set, it is asked for as a bearer."""
     require_metrics_key(request, services, "" if bearer is None else bearer.credentials)
+    settle(request.app)
     await _gauge(services)
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 

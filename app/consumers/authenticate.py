@@ -14,6 +14,7 @@ from app.consumers.failures import Failures
 from app.db import Database
 from app.errors import RateLimited, Unauthenticated
 from app.listener import KEY_CHANGED, Listener
+from app.outages import DatabaseUnavailable
 from app.remembered import Remembered
 from app.telemetry import security_event
 from app.uses import Uses
@@ -71,15 +72,36 @@ class Authenticator:
         self._forget_changed()
         right = self._right.get(digest)
         known = None if right is None else self._known.peek(right[0].id)
-        if right is None or known is None or known.value is not right:
+        if right is None or known is None:
             return None
-        expires_at = right[0].expires_at
-        return None if expires_at is not None and expires_at <= self._clock.now() else right[1]
+        if known.value is not right:  # read anew
+            if known.value[0] != right[0]:
+                return None
+            self._right[digest] = right = known.value
+        return right[1] if right[0].is_in_force(self._clock.now()) else None
+
+    async def recalled(self, digest: bytes) -> Consumer | None:
+        """The same, of a key that was right lately and that PostgreSQL has to be asked of again; whoever asks at the same
+        moment shares the answer. None for any other, and where it cannot be asked."""
+        right = self._right.get(digest)
+        if right is None or right[0].id not in self._verified:
+            return None
+        try:
+            known = await self._known.get(right[0].id)
+        except DatabaseUnavailable:
+            return None
+        if known is None or known.value[0] != right[0] or not right[0].is_in_force(self._clock.now()):
+            return None
+        self._verified[right[0].id] = right[0].secret_sha256
+        self._right.put(digest, known.value)
+        return known.value[1]
 
     def hit(self, key_id: str | None, times: int) -> None:
         """So many were answered by what they had a peek at."""
         self._known.hit(times)
-        if key_id is not None:
+        known = None if key_id is None else self._known.peek(key_id)
+        if key_id is not None and known is not None:
+            self._verified[key_id] = known.value[0].secret_sha256
             self.uses.note(key_id)
 
     def limited(self, address: str | None) -> RateLimited | None:

@@ -100,8 +100,11 @@ class ApiKey:
     def accepts(self, secret: str, now: datetime) -> bool:
         """Whether `secret` is this key's, and the key is in force. Takes the same time for any wrong secret."""
         matches = hmac.compare_digest(hash_secret(secret), self.secret_sha256)
+        return matches and self.is_in_force(now)
+
+    def is_in_force(self, now: datetime) -> bool:
         expired = self.expires_at is not None and self.expires_at <= now
-        return matches and not expired and self.revoked_at is None
+        return not expired and self.revoked_at is None
 
 
 def split_key(key: str) -> tuple[str, str] | None:

@@ -65,7 +65,10 @@ def test_the_container_is_given_the_time_that_a_drain_may_take() -> None:
     assert compose["services"]["broker"]["stop_grace_period"] == f"{KILL_SECONDS:g}s"
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock", "requirements-tools.lock"])
+@pytest.mark.parametrize(
+    "lock",
+    ["requirements.lock", "requirements-dev.lock", "requirements-tools.lock", "requirements-bench.lock"],
+)
 def test_locks_pin_everything_by_hash_and_name_no_index(lock: str) -> None:
     text = (ROOT / lock).read_text()
     pinned = re.findall(r"^([a-z0-9-]+(?:\[[a-z]+\])?)==", text, re.MULTILINE)

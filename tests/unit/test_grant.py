@@ -23,7 +23,7 @@ from app.errors import (
 )
 from app.grants.grant import Grant, GrantKey, Health, Status, fingerprint, not_found
 from app.grants.schedule import failure_backoff, refresh_margin
-from app.grants.token import Need, Token
+from app.grants.token import Need, Token, at_hand, at_hand_until
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 MOMENT, SECOND, MINUTE, HOUR = (
@@ -363,3 +363,51 @@ def test_a_back_off_is_spread_over_all_of_that() -> None:
     delays = [failure_backoff(30) for _ in range(300)]
     assert min(delays) < HOUR * 0.1
     assert max(delays) > HOUR * 0.9
+
+
+moments = st.one_of(st.none(), st.integers(-7200, 7200).map(lambda seconds: NOW + seconds * SECOND))
+claims = st.one_of(st.just((None, None, None)), st.tuples(st.just(UUID(int=9)), moments, moments))
+
+
+@given(
+    expires_at=moments,
+    next_refresh_at=moments,
+    claim=claims,
+    issued=st.one_of(st.none(), st.integers(0, 7200).map(lambda seconds: seconds * SECOND)),
+    min_ttl=st.integers(0, 7200),
+    refreshable=st.booleans(),
+    later=st.integers(0, 8000),
+)
+def test_a_token_at_hand_stays_so_until_it_is_said_to_be_looked_at_again(
+    expires_at: datetime | None,
+    next_refresh_at: datetime | None,
+    claim: tuple[UUID | None, datetime | None, datetime | None],
+    issued: timedelta | None,
+    min_ttl: int,
+    refreshable: bool,
+    later: int,
+) -> None:
+    grant = replace(
+        HEALTHY,
+        expires_at=expires_at,
+        next_refresh_at=next_refresh_at,
+        attempt_id=claim[0],
+        lease_until=claim[1],
+        takeover_at=claim[2],
+        issued_ttl=issued,
+        sealed_refresh_token=b"sealed" if refreshable else None,
+    )
+    need, now = Need(min_ttl=min_ttl * SECOND), NOW + later * SECOND
+    until = at_hand_until(grant, need)
+    if at_hand(grant, need, NOW) and (until is None or now < until):
+        assert at_hand(grant, need, now)
+        assert need.is_met_by(grant, now) and not grant.is_due(now) and not grant.is_held(now)
+
+
+def test_a_token_that_is_dead_or_due_or_short_is_not_at_hand() -> None:
+    need = Need(min_ttl=MINUTE)
+    assert at_hand(HEALTHY, need, NOW)
+    assert not at_hand(replace(HEALTHY, status=Status.RECONNECT_REQUIRED, reconnect_reason="x"), need, NOW)
+    assert not at_hand(replace(HEALTHY, next_refresh_at=NOW), need, NOW)
+    assert not at_hand(replace(HEALTHY, expires_at=NOW + SECOND), need, NOW)
+    assert not at_hand(replace(HEALTHY, issued_ttl=SECOND * 10, expires_at=NOW + SECOND * 9), need, NOW)

@@ -1,0 +1,46 @@
+"""What the operating system has on its account of a process: time on a processor, and memory. Linux."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+_PROC = Path("/proc")
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """That all threads of these processes have spent on a processor so far (proc(5), schedstat: nanoseconds).
+
+    A thread or process that has ended is not in it, so the difference of two readings is right only where none ended.
+    """
+    nanoseconds = 0
+    for pid in pids:
+        with suppress(OSError):
+            for task in (_PROC / str(pid) / "task").iterdir():
+                with suppress(OSError):
+                    nanoseconds += int((task / "schedstat").read_text().split()[0])
+    return nanoseconds / 1e9
+
+
+def resident_megabytes(pid: int) -> float:
+    """VmRSS: what the process has in memory, shared libraries and all, in 10^6 bytes as the table prints it."""
+    status = (_PROC / str(pid) / "status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024 / 1e6
+
+
+def family(pid: int) -> Iterator[int]:
+    """The process and its direct children: of PostgreSQL's first one, all there are."""
+    yield pid
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                    yield int(entry.name)
+
+
+def machine() -> dict[str, str]:
+    """What a table of figures has to tell of where it was made; its name is not among it."""
+    processors = len(os.sched_getaffinity(0))
+    return {"kernel": (_PROC / "sys/kernel/osrelease").read_text().strip(), "processors": str(processors)}
