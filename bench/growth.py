@@ -18,11 +18,10 @@ from pathlib import Path
 
 import asyncpg
 import httpx
-from sqlalchemy import text
 
 from app.clock import SystemClock
 from app.db import Database
-from app.grants import due_store
+from app.grants import census_store, due_store
 from bench.growth_results import keep, summed_up
 from bench.seeded import PROVIDER, Seeded, plain, postgres, say, seeded
 from tests.broker import ADMIN_KEY, Replicas, write_providers
@@ -32,7 +31,9 @@ _WARM_UP = 300
 _TAKEN = 64
 _LEAST_LIFE = "15 minutes"  # beyond the refresh margin, for as long as this takes
 
-Work = Callable[[], Awaitable[None]]
+# Work that is timed, and what undoes it, which is not.
+Undo = Callable[[], Awaitable[None]]
+Work = Callable[[], Awaitable[Undo | None]]
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,17 @@ class Times:
     by_size: dict[int, list[float]]
 
 
-async def alternated(name: str, work: dict[int, Work], *, samples: int) -> Times:
+async def alternated(name: str, work: dict[int, Work], *, samples: int, warm_up: int = _WARM_UP) -> Times:
     """The times of `work`, done so often at each size, in an order that is different each time."""
     times: dict[int, list[float]] = {size: [] for size in work}
-    for number in range(_WARM_UP + samples):
+    for number in range(warm_up + samples):
         for size in random.sample(sorted(work), len(work)):
             began = time.perf_counter()
-            await work[size]()
+            undo = await work[size]()
             took = (time.perf_counter() - began) * 1000
-            if number >= _WARM_UP:
+            if undo is not None:
+                await undo()
+            if number >= warm_up:
                 times[size].append(took)
     return Times(name, times)
 
@@ -89,7 +92,7 @@ async def _drawn(made: Seeded, *, count: int) -> list[str]:
 
 
 async def searches(databases: Sequence[Seeded], *, samples: int) -> list[Times]:
-    """For providers that have something due, and for 64 grants of one, which is undone."""
+    """For providers that have something due, and for 64 grants of one, which is undone. And the census, which reads them all."""
     async with AsyncExitStack() as stack:
         dbs: dict[int, Database] = {}
         for made in databases:
@@ -105,13 +108,10 @@ async def searches(databases: Sequence[Seeded], *, samples: int) -> list[Times]:
             await alternated(
                 f"{_TAKEN} due grants taken", {size: _take(db) for size, db in dbs.items()}, samples=samples
             ),
+            await alternated(
+                "census of all grants", {size: _census(db) for size, db in dbs.items()}, samples=10, warm_up=1
+            ),
         ]
-
-
-_PUT_BACK = text(
-    "UPDATE grants SET next_refresh_at = due.at FROM unnest(cast(:ids AS uuid[]), cast(:times AS timestamptz[])) AS due(id, at)"
-    " WHERE grants.id = due.id"
-)
 
 
 def _providers(db: Database, names: list[str]) -> Work:
@@ -122,17 +122,29 @@ def _providers(db: Database, names: list[str]) -> Work:
     return providers
 
 
+def _census(db: Database) -> Work:
+    async def census() -> None:
+        async with db.begin() as tx:
+            await census_store.count(tx)
+
+    return census
+
+
 def _take(db: Database) -> Work:
-    async def take() -> None:
+    async def take() -> Undo:
         now = _CLOCK.now()
+        postponed_to = now + timedelta(minutes=2)
         taken = await due_store.take(
             db.statements, PROVIDER, cutoff=now, tick_started=now, since=None,
-            postpone_to=now + timedelta(minutes=2), limit=_TAKEN,
+            postpone_to=postponed_to, limit=_TAKEN,
         )  # fmt: skip
         assert len(taken) == _TAKEN
-        async with db.begin() as tx:  # put back by one statement, so that it hides nothing
-            rows = {"ids": [grant.id for grant in taken], "times": [grant.next_refresh_at for grant in taken]}
-            await tx.execute(_PUT_BACK, rows)
+
+        async def put_back() -> None:
+            async with db.begin() as tx:
+                assert len(await due_store.put_back(tx, taken, postponed_to=postponed_to)) == _TAKEN
+
+        return put_back
 
     return take
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 _FOLDER = Path(__file__).parent / "results"
-_LIMITS = {"cold fetch": 1.10}
-_LIMIT_OF_SEARCHES = 1.20
+_LIMITS = {"cold fetch": "1.10", "census of all grants": "none"}
+_LIMIT_OF_SEARCHES = "1.20"
 
 Summary = dict[
     str, dict[str, float]
@@ -55,7 +55,8 @@ def _sizes(found: Mapping[str, Summary]) -> Iterator[str]:
     yield from (
         "",
         "`make bench-growth`. All sizes side by side in one PostgreSQL 18, asked in turn in random order. A twentieth of the",
-        "grants is due; what is taken is put back. Ratios are of medians, to the smallest size.",
+        "grants is due; what is taken is put back. Ratios are of medians, to the smallest size. The census, behind `/health-check` and",
+        "`/metrics`, reads all grants; it is repeated no sooner than after twenty times its own time, a minute at most.",
         "",
         "| | grants | p50, ms | p95, ms | ratio | limit |",
         "|---|---|---|---|---|---|",
@@ -64,7 +65,7 @@ def _sizes(found: Mapping[str, Summary]) -> Iterator[str]:
         limit = _LIMITS.get(name, _LIMIT_OF_SEARCHES)
         for size, each in sizes.items():
             yield (
-                f"| {name} | {int(size):,} | {each['p50']:.3f} | {each['p95']:.3f} | {each['ratio']:.3f} | {limit:.2f} |"
+                f"| {name} | {int(size):,} | {each['p50']:.3f} | {each['p95']:.3f} | {each['ratio']:.3f} | {limit} |"
             )
 
 
