@@ -48,7 +48,7 @@ def ended(
     }
 
 
-_COLUMNS = tuple(column.name for column in refresh_attempts.c if column.name != "at")
+_TOLD = tuple(column.name for column in refresh_attempts.c if column.name not in ("generation", "at"))
 
 
 async def record(tx: Tx, row: Mapping[str, Any]) -> None:
@@ -56,10 +56,12 @@ async def record(tx: Tx, row: Mapping[str, Any]) -> None:
     await tx.execute(insert(refresh_attempts).values(**row))
 
 
-def recorded_with(source: FromClause) -> Insert:
-    """The same for each row of `source`, as part of a statement that changes something; `given_of` has the values."""
-    row = select(*(given(f"attempt_{name}", refresh_attempts.c[name].type) for name in _COLUMNS))
-    return insert(refresh_attempts).from_select(_COLUMNS, row.select_from(source), include_defaults=False)
+def recorded_with(changed: FromClause) -> Insert:
+    """The same for each grant of `changed`, as part of the statement that changes it; `given_of` has the values. The
+    generation is the one that the grant has then."""
+    told = (given(f"attempt_{name}", refresh_attempts.c[name].type) for name in _TOLD)
+    row = select(changed.c.generation, *told)
+    return insert(refresh_attempts).from_select(("generation", *_TOLD), row, include_defaults=False)
 
 
 def given_of(row: Mapping[str, Any]) -> dict[str, Any]:
