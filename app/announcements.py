@@ -28,7 +28,7 @@ class Announcements:
     async def tell(self, channel: str, payload: str) -> None:
         """Whoever listens on `channel` hears it soon. Raises DatabaseUnavailable."""
         self._gathered.append((channel, payload))
-        if self._next is None:
+        if self._next is None or self._next.done():
             self._next = asyncio.create_task(self._tell_gathered())
         await asyncio.shield(self._next)
 
