@@ -75,8 +75,8 @@ class Statements:
 
     async def one(self, statement: Prepared, **values: Any) -> asyncpg.Record | None:
         """Its first row, committed. Raises DatabaseUnavailable, after which it may have been committed or not."""
-        async with self._connection() as connection:
-            return await connection.fetchrow(statement.text, *statement.arguments(values))
+        rows = await self.all(statement, **values)
+        return rows[0] if rows else None
 
     async def all(self, statement: Prepared, **values: Any) -> list[asyncpg.Record]:
         """Its rows, committed. Raises DatabaseUnavailable, after which it may have been committed or not."""

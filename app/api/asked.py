@@ -19,6 +19,7 @@ from app.grants.token import DEFAULT_MIN_TTL
 
 ROUTE = "/tokens/{provider}/{user_id}"
 _PATH = re.compile(r"(?P<prefix>/api/v1)?/tokens/(?P<provider>[^/]+)/(?P<user>[^/]+)")
+_PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")
 _SECONDS = re.compile(r"0|[1-9][0-9]{0,4}")
 _MIN_TTL = int(DEFAULT_MIN_TTL.total_seconds())
 _MOST_SECONDS = 86400
@@ -48,14 +49,13 @@ def asked(raw_path: bytes, query: bytes) -> Asked | None:
     if len(raw_path) + len(query) > _LONGEST or not (raw_path.isascii() and query.isascii()):
         return None
     path = _PATH.fullmatch(raw_path.decode())
-    pairs = parse_qsl(query.decode(), keep_blank_values=True)
+    pairs = parse_qsl(query.decode(), keep_blank_values=True) if query else []
     parameters = dict(pairs)
     if path is None or len(parameters) < len(pairs) or not parameters.keys() <= _PARAMETERS:
         return None
     try:
-        provider = _provider.validate_python(path["provider"])
-        user_id = _user.validate_python(path["user"])
-        account = _account.validate_python(parameters.get("account", DEFAULT_ACCOUNT))
+        provider, user_id = _name(_provider, path["provider"]), _name(_user, path["user"])
+        account = _name(_account, parameters.get("account", DEFAULT_ACCOUNT))
     except ValidationError:
         return None
     min_ttl = _seconds(parameters.get("min_ttl", str(_MIN_TTL)), most=_MOST_SECONDS)
@@ -63,6 +63,11 @@ def asked(raw_path: bytes, query: bytes) -> Asked | None:
         return None
     route = (path["prefix"] or "") + ROUTE
     return Asked(route, provider, user_id, account, min_ttl, parameters.get("scope", ""))
+
+
+def _name(kind: TypeAdapter[str], given: str) -> str:
+    """As the route reads it, which takes ten times as long as seeing that there is nothing to be read."""
+    return given if _PLAIN.fullmatch(given) else kind.validate_python(given)
 
 
 def _seconds(given: str, *, most: int) -> int | None:

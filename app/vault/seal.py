@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
@@ -39,7 +40,7 @@ class Place:
 def seal(key_id: UUID, key: bytes, plaintext: bytes, place: Place) -> bytes:
     """A new ciphertext under a fresh random nonce."""
     nonce = os.urandom(_NONCE_BYTES)
-    sealed = AESGCM(key).encrypt(nonce, plaintext, place.authenticated_data(key_id))
+    sealed = _cipher(key).encrypt(nonce, plaintext, place.authenticated_data(key_id))
     return _VERSION + key_id.bytes + nonce + sealed
 
 
@@ -47,7 +48,7 @@ def key_id_of(sealed: bytes) -> UUID:
     """The data key it was sealed under. Raises CannotOpen where it is no sealed value at all."""
     if sealed[:1] != _VERSION or len(sealed) < _HEADER_BYTES + _NONCE_BYTES:
         raise CannotOpen("this is not a sealed value")
-    return UUID(bytes=sealed[1:_HEADER_BYTES])
+    return _id_of(sealed[1:_HEADER_BYTES])
 
 
 def key_id_bytes() -> tuple[int, int]:
@@ -59,8 +60,19 @@ def open_sealed(key: bytes, sealed: bytes, place: Place) -> bytes:
     """What was sealed at `place`. Raises CannotOpen for anything else."""
     nonce = sealed[_HEADER_BYTES : _HEADER_BYTES + _NONCE_BYTES]
     try:
-        return AESGCM(key).decrypt(
+        return _cipher(key).decrypt(
             nonce, sealed[_HEADER_BYTES + _NONCE_BYTES :], place.authenticated_data(key_id_of(sealed))
         )
     except InvalidTag:
         raise CannotOpen(f"{place.table}.{place.field} of {place.row_id} does not open") from None
+
+
+# Few keys seal everything, and what is made of one costs as much as its use.
+@lru_cache(64)
+def _cipher(key: bytes) -> AESGCM:
+    return AESGCM(key)
+
+
+@lru_cache(64)
+def _id_of(raw: bytes) -> UUID:
+    return UUID(bytes=raw)
