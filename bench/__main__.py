@@ -19,7 +19,7 @@ from bench.footprint import CACHED
 from bench.grants import PROVIDER, bring_fresh
 from bench.overload import overload
 from bench.results import Results, here, keep
-from bench.stage import Stage, port_of
+from bench.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def run(stage: Stage, size: Size, say: Callable[[str], None]) -> Results:
     results.due = refreshes.work_off(stage, replica, grants=size.due)
     say("overload")
     path = f"/tokens/{PROVIDER}/hot-0"
-    results.overload = overload(stage, port_of(replica), path, headers, seconds=size.overload_seconds)
+    results.overload = overload(stage, replica, path, headers, seconds=size.overload_seconds)
     stage.end(replica)
     _look_at_footprint(stage, size, results, say)
     results.took_seconds = time.perf_counter() - began

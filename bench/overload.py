@@ -15,12 +15,14 @@ from dataclasses import dataclass, replace
 
 import httpx
 
+from bench.accounting import cpu_seconds
 from bench.load import Load, Outcome
-from bench.stage import Stage
+from bench.stage import Stage, port_of
+from tests.broker import Replica
 
 FACTOR = 10
 AS_BEFORE = 2.0  # times the median latency at rest, or two milliseconds more
-_CONNECTIONS_AT_PEAK = 256
+_CONNECTIONS_AT_PEAK = (64, 256)
 _CONNECTIONS = 4_500  # more than the service takes
 _PATIENCE_SECONDS = 0.05  # with connections that are all in use
 _SHED = (200, 429, 503)
@@ -35,7 +37,8 @@ class Overload:
     `left` had one and no answer when all was over.
     `p50_afterwards` is of each second after it, 0 where nothing was answered well; `recovered_after`: seconds until it was as
     before, None where it was not. `probe`: seconds that an orchestrator's question on a connection of its own took in the
-    middle of it, None where there was no answer within ten.
+    middle of it, None where there was no answer within ten. `busy`: the share of it that the service spent on a processor; where
+    that is little, others had them.
     """
 
     peak: float
@@ -55,6 +58,7 @@ class Overload:
     p50_afterwards: Sequence[float]
     recovered_after: float | None
     probe: float | None
+    busy: float
 
     @property
     def kept(self) -> float:
@@ -62,10 +66,12 @@ class Overload:
         return self.in_time / self.peak
 
 
-def overload(stage: Stage, port: int, path: str, headers: Mapping[str, str], *, seconds: float) -> Overload:
-    load = Load(port, path, headers=headers)
-    closed = replace(load, connections=_CONNECTIONS_AT_PEAK, seconds=seconds / 2)
-    peak = _goodput(stage.driver.send(closed))
+def overload(
+    stage: Stage, replica: Replica, path: str, headers: Mapping[str, str], *, seconds: float
+) -> Overload:
+    load = Load(port_of(replica), path, headers=headers)
+    closed = [replace(load, connections=number, seconds=seconds / 2) for number in _CONNECTIONS_AT_PEAK]
+    peak = max(_goodput(stage.driver.send(each)) for each in closed)
     calm = replace(load, rate=peak / FACTOR, connections=64, seconds=min(2.0, seconds / 2))
     rest = stage.driver.send(calm)
     flood = replace(
@@ -79,14 +85,23 @@ def overload(stage: Stage, port: int, path: str, headers: Mapping[str, str], *, 
         may_lose=True,
     )
     with ThreadPoolExecutor(1) as probing:
-        probe = probing.submit(_probe, port, after=seconds / 2)
+        probe = probing.submit(_probe, replica.url, after=seconds / 2)
+        before = cpu_seconds([replica.process.pid])
         flooded = stage.driver.send(flood)
+        busy = (cpu_seconds([replica.process.pid]) - before) / flooded.seconds
     afterwards = stage.driver.send(replace(calm, seconds=min(10.0, seconds), accepts=_SHED, may_lose=True))
-    return told(peak, rest, flood, flooded, afterwards, probe=probe.result())
+    return told(peak, rest, flood, flooded, afterwards, probe=probe.result(), busy=busy)
 
 
 def told(
-    peak: float, rest: Outcome, flood: Load, flooded: Outcome, afterwards: Outcome, *, probe: float | None
+    peak: float,
+    rest: Outcome,
+    flood: Load,
+    flooded: Outcome,
+    afterwards: Outcome,
+    *,
+    probe: float | None,
+    busy: float,
 ) -> Overload:
     whole = int(flood.seconds)
     seconds = flooded.each_second[:whole]
@@ -110,14 +125,15 @@ def told(
         p50_afterwards=[each.p50 for each in afterwards.each_second],
         recovered_after=None if recovered is None else lag + recovered,
         probe=probe,
+        busy=busy,
     )
 
 
-def _probe(port: int, *, after: float) -> float | None:
+def _probe(url: str, *, after: float) -> float | None:
     time.sleep(after)
     began = time.perf_counter()
     try:
-        httpx.get(f"http://127.0.0.1:{port}/health-check/ready", timeout=10)
+        httpx.get(f"{url}/health-check/ready", timeout=10)
     except httpx.TransportError:
         return None
     return time.perf_counter() - began

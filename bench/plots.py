@@ -45,6 +45,7 @@ def _ratios(axes: Any, results: Mapping[str, Any]) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_xscale("log")
     axes.set_xlim(left=0.1)
+    axes.tick_params(axis="x", which="minor", labelbottom=False)
     axes.set_title("CPU ratios, as parts of their limits (median, least to most)")
     axes.invert_yaxis()
     axes.margins(x=0.3)
@@ -70,7 +71,7 @@ def _overload(axes: Any, overload: Mapping[str, Any] | None) -> None:
     axes.set_title("Overload: requests a second")
     if overload is None:
         return _absent(axes)
-    kinds = {"peak": "peak", "offered": "offered", "goodput": "answered well", "in_time": "within a second"}
+    kinds = {"peak": "peak", "offered": "offered", "goodput": "answered well", "in_time": "within 1 s"}
     axes.bar(list(kinds.values()), [overload[kind] for kind in kinds], color=_GOOD)
     axes.axhline(0.8 * overload["peak"], color=_LIMIT, linestyle="--", label="80 % of the peak")
     axes.set_yscale("log")

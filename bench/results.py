@@ -158,6 +158,7 @@ def _of_overload(over: Overload) -> Iterator[str]:
     again = "not seen" if over.recovered_after is None else f"{over.recovered_after:.1f} s"
     yield f"- Median latency {over.p50_at_rest:.1f} ms before, {over.p50:.1f} ms meanwhile; as before: {again} after it."
     yield f"- `/health-check/ready` on a new connection amid the overload: {probe}."
+    yield f"- The service was on a processor for {100 * over.busy:.0f} % of the overload."
 
 
 def _limit(what: str) -> str:

@@ -144,7 +144,7 @@ def test_an_overload_is_over_when_all_is_well_and_stays_so(
 ) -> None:
     flooded = outcome((900, 50.0), (700, 60.0), (5, 1.0), seconds=2.5, unsaid=3, lost=2)
     load = Load(1, "/", rate=10_000.0, seconds=2.0)
-    found = told(1000.0, outcome((100, 1.0)), load, flooded, outcome(*afterwards), probe=0.5)
+    found = told(1000.0, outcome((100, 1.0)), load, flooded, outcome(*afterwards), probe=0.5, busy=0.9)
     assert (found.goodput, found.kept, found.recovered_after) == (800.0, 0.8, after)
     assert (found.unsaid, found.dropped) == (3, 2)
 
@@ -168,7 +168,13 @@ def results() -> Results:
         memory=Memory(100.0, 200.0, 100_000, [150.0] * 60),
         starts=Starts([1.0, 1.5, 1.2], 0.9, 0.8, Memory(100.0)),
         overload=told(
-            1000.0, outcome((100, 1.0)), Load(1, "/", rate=1e4), outcome((900, 1.0)), outcome(), probe=None
+            1000.0,
+            outcome((100, 1.0)),
+            Load(1, "/", rate=1e4),
+            outcome((900, 1.0)),
+            outcome(),
+            probe=None,
+            busy=0.9,
         ),
     )
 
