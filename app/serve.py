@@ -19,7 +19,7 @@ from app.inbound import Limits, protocol
 
 _KEEP_ALIVE_SECONDS = 5
 _MAX_CONNECTIONS = 4096
-_ACCEPTED_AT_ONCE = 16
+_ACCEPTED_AT_ONCE = 32
 
 Started = Callable[[Services], Awaitable[None]]
 

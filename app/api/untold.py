@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import count
 
-from prometheus_client import Histogram
-
 from app.api.ready import Ready
 from app.api.services import Services
 from app.audit.disclosures import AggregatedDisclosures
 from app.consumers.consumer import Consumer
 from app.lines import Gaps, Lines
+from app.tallied import Tallied
 from app.telemetry import REQUEST_SECONDS, REQUESTS, is_told
 
 _LOGGER = "app.requests"
@@ -34,6 +33,7 @@ class Untold:
         self._clock = services.clock
         self._given: list[Ready] = []
         self._requests: Counter[tuple[str, str, str | None]] = Counter()  # by method, route and key
+        self._seconds: dict[str, Tallied] = {}  # by route
         self._kept = 0
         self._series, self._numbers = secrets.token_hex(8).encode(), count(1)
         self._lines = Lines() if is_told(_LOGGER) else None
@@ -70,7 +70,10 @@ class Untold:
             asyncio.get_running_loop().call_later(_AFTER_SECONDS, self.settle)
         self._requests[method, route, consumer.key_id] += 1
         seconds = self._clock.monotonic() - began
-        _seconds_of(route).observe(seconds)
+        tallied = self._seconds.get(route)
+        if tallied is None:
+            tallied = self._seconds[route] = Tallied(REQUEST_SECONDS.labels(route))
+        tallied.observe(seconds)
         if self._lines is not None:
             gaps = _gaps(method, route, consumer.name, tuple(texts), tuple(numbers))
             at = self._clock.now().isoformat()[: -len("+00:00")] + "Z"
@@ -90,15 +93,12 @@ class Untold:
         for (method, route, key_id), times in requests.items():
             REQUESTS.labels(method, route, "200").inc(times)
             self._authenticator.hit(key_id, times)
+        for tallied in self._seconds.values():
+            tallied.tell()
         self._known.hit(self._kept)
         self._kept = 0
         if self._lines is not None:
             self._lines.write()
-
-
-@lru_cache
-def _seconds_of(route: str) -> Histogram:
-    return REQUEST_SECONDS.labels(route)
 
 
 @lru_cache(1000)
