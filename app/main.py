@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 
 from app import __version__, environment
 from app.api import docs, problems, router
-from app.api.lane import BrokerApp, Lane, settle
+from app.api.lane import BrokerApp, Lane
 from app.api.load import Load
 from app.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestTelemetry
 from app.api.services import Services
@@ -79,12 +79,14 @@ def create_app(read: Settings) -> FastAPI:
             app.state.services = services
             if isinstance(services.disclosures, AggregatedDisclosures):
                 app.lane = Lane(services, services.disclosures)
+                app.lane.start()
             app.load = Load(app)
             app.load.start()
             yield
             app.load.stop()
-            settle(app)
-            app.lane = None
+            if app.lane is not None:
+                app.lane.stop()
+                app.lane = None
 
     app = BrokerApp(
         title="Token broker",

@@ -91,6 +91,11 @@ class Remembered(Generic[K, V]):
             self._read_of(key)  # behind the answer, so that nobody has to wait for it
         return Fresh(entry.value, entry.read_at + ttl)
 
+    def has(self, key: K, value: V) -> bool:
+        """Whether this very value is remembered."""
+        entry = self._entry(key)
+        return entry is not None and entry.value is value
+
     def hit(self, times: int) -> None:
         """So many were answered by what they had a peek at."""
         self._answered["hit"].inc(times)

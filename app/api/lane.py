@@ -11,6 +11,8 @@ later (`Untold`). Where the audit trail is strict there is no lane: each answer 
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
@@ -29,6 +31,7 @@ from app.consumers.consumer import Consumer
 
 _PATHS = (b"/tokens/", b"/api/v1/tokens/")
 _REMEMBERED = 10_000
+_SWEPT_EVERY_SECONDS = 3.0
 
 
 class Lane:
@@ -42,6 +45,7 @@ class Lane:
         self._untold = Untold(services, disclosures)
         self._words: Bounded[tuple[bytes, bytes], tuple[str, Wanted]] = Bounded(_REMEMBERED)
         self._whole = Whole(services.base_url)
+        self._sweeping: asyncio.TimerHandle | None = None
         self._batch = BatchLane(self._shelf, self._untold, self._limiter, self._clock, self._whole)
 
     def at_once(self, target: bytes, fields: Fields, servers: Fields) -> bytes | None:
@@ -87,9 +91,23 @@ class Lane:
         await self._whole.send(scope, send, body, request_id)
         return None
 
+    def start(self) -> None:
+        """Begins to sweep, on the event loop that it is asked on."""
+        self._sweeping = asyncio.get_running_loop().call_later(_SWEPT_EVERY_SECONDS, self._sweep)
+
+    def stop(self) -> None:
+        """Tells the last of it."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        self.settle()
+
     def settle(self) -> None:
         """Tells of all that was answered by now."""
         self._untold.settle()
+
+    def _sweep(self) -> None:
+        self._shelf.sweep()
+        self.start()
 
     def _kept(self, wanted: Wanted, consumer: Consumer, now: float) -> Ready | None:
         for found in self._shelf.kept((wanted,), consumer, now):

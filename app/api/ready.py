@@ -62,8 +62,8 @@ class Ready:
 
 
 class Shelf:
-    """Has a token in the clear only in an answer, and an answer for as long as its grant is known: 5 seconds, then it is
-    built anew."""
+    """Has a token in the clear only in an answer, and an answer for as long as its grant is known: for 5 seconds, and until
+    the next sweep. Then it is built anew."""
 
     def __init__(self, services: Services) -> None:
         self._known = services.known
@@ -84,6 +84,13 @@ class Shelf:
                 break
             kept.append(found)
         return kept
+
+    def sweep(self) -> None:
+        """Forgets what is not good any more: tokens in the clear are in memory for no longer than they are of use."""
+        now = self._clock.monotonic()
+        for wanted, found in list(self._ready.items()):
+            if now >= found.until or not self._known.has(found.grant):
+                del self._ready[wanted]
 
     def _is_good(self, found: Ready, consumer: Consumer, state: int, now: float) -> bool:
         """Whether all that it was built from is still so."""

@@ -53,6 +53,11 @@ class KnownGrants:
         self._changes.take(self._clock.monotonic())
         return self._grants.peek(key)
 
+    def has(self, grant: Grant) -> bool:
+        """Whether this is what is known of it, as far as is heard; however old, and nothing is read for it."""
+        self._changes.take(self._clock.monotonic())
+        return self._grants.has(grant.key, grant)
+
     def hit(self, times: int) -> None:
         """So many were answered by what they had a peek at."""
         self._grants.hit(times)

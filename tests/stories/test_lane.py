@@ -227,6 +227,24 @@ async def test_all_that_was_answered_is_told_soon(
         assert await connection.fetchval("SELECT last_used_at FROM grants") is not None
 
 
+async def test_a_token_that_is_of_no_use_any_more_is_not_kept_in_the_clear(
+    broker: Broker, sandbox: Sandbox, ada: dict[str, Any]
+) -> None:
+    assert isinstance(broker.app, BrokerApp) and broker.app.lane is not None
+    shelf = broker.app.lane._shelf
+    await broker.put("sandbox/bob", bring(sandbox.grant("bob"), expires_in=3600))
+    await settled(broker)
+    await broker.token("sandbox/bob")
+    shelf.sweep()
+    assert {found.key.user_id for found in shelf._ready.values()} == {"ada", "bob"}
+    await broker.http.delete("/grants/sandbox/ada")
+    shelf.sweep()
+    assert {found.key.user_id for found in shelf._ready.values()} == {"bob"}
+    next(iter(shelf._ready.values())).until = 0.0
+    shelf.sweep()
+    assert not shelf._ready
+
+
 async def test_where_the_trail_is_strict_there_is_no_lane(
     database_url: str, providers_dir: Any, tmp_path: Any, sandbox: Sandbox, routed: Routed
 ) -> None:
