@@ -106,8 +106,11 @@ SABOTAGES: Sequence[Sabotage] = (
         "a_replaced_token_is_forgotten",
         "what is remembered is never dropped, and never too old",
         "grants/known.py",
-        "ttl_seconds=self._ttl_seconds\n        )\n",
-        "ttl_seconds=lambda: math.inf\n        )\n        self._grants.drop = lambda key: None\n",
+        "ttl_seconds=self._ttl_seconds,\n"
+        "            is_outdated=lambda grant, read_at: self._changes.since(grant.id, read_at),\n        )\n",
+        "ttl_seconds=lambda: math.inf,\n"
+        "            is_outdated=lambda grant, read_at: False,\n        )\n"
+        "        self._grants.drop = lambda key: None\n",
         CHANGED,
     ),
     Sabotage(
@@ -147,7 +150,7 @@ SABOTAGES: Sequence[Sabotage] = (
         "revoked_never_comes_back",
         "replicas do not hear of each other's changes",
         "grants/known.py",
-        "payloads, missed = self._changed.take()",
+        "payloads, missed = self._mailbox.take()",
         "payloads, missed = (), False",
         CHANGED,
     ),
