@@ -217,7 +217,7 @@ def _quieten_libraries() -> None:
         library.handlers[:] = []
         library.propagate = name != "uvicorn.access"  # it would print `?code=`; our own line tells the route
     # Their INFO lines tell of every tick and every request, URLs included.
-    for name in ("apscheduler", "httpx", "httpcore", "alembic", "asyncio"):
+    for name in ("apscheduler", "aiohttp", "alembic", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
