@@ -98,7 +98,11 @@ WaitQuery = Annotated[
 ]
 
 
-def grant_key(provider: ProviderPath, user_id: UserPath, account: AccountQuery = DEFAULT_ACCOUNT) -> GrantKey:
+async def grant_key(
+    provider: ProviderPath, user_id: UserPath, account: AccountQuery = DEFAULT_ACCOUNT
+) -> GrantKey:
+    """A coroutine, like all dependencies: for any other the framework goes to a thread and back, which costs more than all
+    that this does."""
     note(provider=provider)
     return GrantKey(provider, user_id, account)
 

@@ -89,4 +89,8 @@ def services_of(request: Request) -> Services:
     return cast(Services, request.app.state.services)
 
 
-Use = Annotated[Services, Depends(services_of)]
+async def _services(request: Request) -> Services:
+    return services_of(request)
+
+
+Use = Annotated[Services, Depends(_services)]

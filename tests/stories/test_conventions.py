@@ -452,3 +452,19 @@ async def test_a_number_is_no_time(broker: Broker) -> None:
     )
     assert [answer.status_code for answer in (listed, brought)] == [422, 422]
     assert "RFC 3339" in listed.json()["errors"][0]["message"]
+
+
+async def test_no_request_goes_to_a_thread_and_back(
+    broker: Broker, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The framework does so for every dependency that is no coroutine, for longer than most of them take."""
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a thread was asked for")
+
+    for module in ("fastapi.dependencies.utils", "fastapi.routing"):
+        monkeypatch.setattr(f"{module}.run_in_threadpool", refuse)
+    await broker.put("sandbox/ada", bring(sandbox.grant("ada"), expires_in=3600))
+    paths = ("/tokens/sandbox/ada?more=1", "/grants", "/providers", "/consumers", "/users/ada/health-check")
+    for path in (*paths, "/clients", "/breakers", "/audit", "/health-check", "/metrics"):
+        assert (await broker.http.get(path)).status_code == 200, path
