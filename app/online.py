@@ -10,7 +10,7 @@ whatever interrupts one, it is begun again and comes to the same end.
         build_index(...)      CONCURRENTLY; what is left of a build that was interrupted is dropped first
     op.create_table(...)      and whatever else takes no time
 
-No statement waits for a lock longer than LOCK_TIMEOUT, since everybody who comes later would wait behind it: what does not
+No statement waits for a lock longer than `app.revisions` says, since everybody who comes later would wait behind it: what does not
 get one is tried again (`app.schema`).
 """
 
@@ -21,9 +21,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from alembic import op
-from sqlalchemy import Column, Connection, TextClause, bindparam, text
+from sqlalchemy import Column, TextClause, bindparam, text
 
-LOCK_TIMEOUT = "200ms"
+from app.revisions import set_lock_timeout
+
 BATCH = 10_000
 
 
@@ -32,11 +33,6 @@ def beside() -> Iterator[None]:
     """Each statement commits by itself, so each has to be one that may be repeated."""
     with op.get_context().autocommit_block():
         yield
-
-
-def set_lock_timeout(connection: Connection) -> None:
-    """For all that this connection is asked from now on."""
-    connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
 
 
 @contextmanager

@@ -8,31 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import online, privileges
+from app import privileges, revisions
 from app.telemetry import logger
 
 log = logger(__name__)
 
-MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 _TURN = 7_310_482_945_112_406_321  # any constant: every replica asks for the same one
 _NOT_TO_BE_HAD = {"55P03", "40P01"}  # a lock in time; and one that its holder has for ours
-
-
-def migration_config() -> Config:
-    """Alembic's configuration; `alembic.ini` says the same for its command line."""
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    return config
 
 
 async def migrate(
@@ -102,18 +89,18 @@ async def _set_retention(tx: AsyncConnection, days: int) -> None:
 
 def _upgrade(connection: Connection, revision: str) -> None:
     """Goes on from where it is to `revision`; leaves a schema alone that a later release has made."""
-    online.set_lock_timeout(connection)
+    revisions.set_lock_timeout(connection)
     connection.execute(
         text("SET statement_timeout = 0")
     )  # an index takes as long as it takes, whatever the role's says
-    config = migration_config()
-    known = {each.revision for each in ScriptDirectory.from_config(config).walk_revisions()}
-    present = MigrationContext.configure(connection).get_current_revision()
+    known, present = revisions.known(), revisions.present(connection)
     connection.commit()  # Alembic begins a transaction for each revision
     if present is not None and present not in known:
         # A later release was here, and migrations only add: this one starts beside it, or after it was taken back.
         log.warning("schema.newer", detail=f"the schema is at {present}, which this release does not know")
         return
-    config.attributes["connection"] = connection
-    command.upgrade(config, revision)
-    connection.commit()
+    if present == (known[-1] if revision == "head" else revision):
+        return
+    from app.upgrade import upgrade  # only now: `app.revisions` says why
+
+    upgrade(connection, revision)

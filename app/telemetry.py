@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
 
-import structlog
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+
+from app.plain_logs import structlog
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a time for each series doubles their number, and nobody asks for it
 

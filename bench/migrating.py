@@ -23,7 +23,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.schema import migration_config
+from app.upgrade import migration_config
 from bench.growth_results import keep
 from bench.seeded import PROVIDER, USERS, Seeded, execute, plain, postgres, say, seeded
 

@@ -7,7 +7,6 @@ import re
 import secrets
 from collections.abc import Mapping
 
-import structlog
 from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -18,6 +17,7 @@ from app.api import headers, problems
 from app.api.services import services_of
 from app.clock import Clock
 from app.errors import BodyTooLarge, BrokerError, HeadersTooLarge, InvalidRequest
+from app.plain_logs import structlog
 from app.telemetry import REQUEST_SECONDS, REQUESTS, collected_facts, logger
 
 log = logger("app.requests")

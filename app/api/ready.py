@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from sys import intern
 
 from app.api.services import Services
 from app.api.tokens import disclosure_of, token_answer
@@ -103,13 +104,12 @@ class Shelf:
 
     async def load(self, wanted: Sequence[Wanted], consumer: Consumer) -> None:
         """Reads what is not known of them by one statement."""
-        keys = [GrantKey(*each[1:4]) for each in wanted]
-        await self._known.load([self._seen(key, consumer) for key in keys])
+        await self._known.load([self._seen(_key(*each[1:4]), consumer) for each in wanted])
 
     async def make(self, wanted: Wanted, consumer: Consumer) -> Ready | None:
         """Built now, from what is known or read; None where that is the route's to answer."""
         _, *names, min_ttl, scope = wanted
-        key, need = GrantKey(*names), Need(min_ttl=timedelta(seconds=min_ttl))
+        key, need = _key(*names), Need(min_ttl=timedelta(seconds=min_ttl))
         try:
             consumer.require(Scope.TOKENS_READ)
             self._clients.get(key.provider)
@@ -151,3 +151,8 @@ class Shelf:
             expires_at=math.inf if left is None else monotonic + left.total_seconds(),
             disclosure=disclosure_of(consumer, token),
         )
+
+
+def _key(provider: str, user_id: str, account: str) -> GrantKey:
+    """It is kept with the grant, and there are many: what is the same in most of them is there once."""
+    return GrantKey(intern(provider), user_id, intern(account))

@@ -127,7 +127,11 @@ class AggregatedDisclosures:
         """Of what is not told yet. Whoever takes one has to write it."""
         while self._fresh:
             given = self._fresh.popleft()
-            yield self._event(given, given.request_id)
+            request_id, given.request_id = (
+                given.request_id,
+                None,
+            )  # of the first one only, and there may be many
+            yield self._event(given, request_id)
         while self._ended:
             given = self._ended.popleft()
             if given.count > given.written:

@@ -71,7 +71,7 @@ class Outcome(StrEnum):
     DEAD = "dead"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GrantKey:
     """What callers name a grant by."""
 
@@ -80,7 +80,7 @@ class GrantKey:
     account: str = DEFAULT_ACCOUNT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Grant:
     """One row of `grants`. Secrets are in it sealed only."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from sys import intern
 from typing import Any
 from uuid import UUID
 
@@ -39,14 +40,21 @@ def began() -> ColumnElement[datetime]:
 
 
 _FIELDS = [column.name for column in grants.c if column.name in Grant.__dataclass_fields__]
+_NO_METADATA: Mapping[str, Any] = {}
 
 
-def to_grant(row: Mapping[Any, Any] | asyncpg.Record) -> Grant:
-    """A row of `grants`, by column name, as the noun."""
-    issued = row["issued_ttl_seconds"]
-    fields = {name: row[name] for name in _FIELDS} | {"status": Status(row["status"])}
+def to_grant(row: Mapping[Any, Any] | asyncpg.Record, key: GrantKey | None = None) -> Grant:
+    """A row of `grants`, by column name, as the noun; `key` is what it was found by, if it was. Many are remembered, so that
+    what is the same in most of them is there once."""
+    issued, scope = row["issued_ttl_seconds"], row["scope"]
+    fields = {name: row[name] for name in _FIELDS} | {
+        "status": Status(row["status"]),
+        "token_type": intern(row["token_type"]),
+        "scope": None if scope is None else intern(scope),
+        "metadata": row["metadata"] or _NO_METADATA,
+    }
     return Grant(
-        key=GrantKey(row["provider"], row["user_id"], row["account"]),
+        key=key or GrantKey(intern(row["provider"]), row["user_id"], intern(row["account"])),
         issued_ttl=None if issued is None else timedelta(seconds=issued),
         **fields,
     )
@@ -67,7 +75,7 @@ _READ = Prepared(select(grants).where(_at_key(given("provider"), given("user_id"
 async def read(statements: Statements, key: GrantKey) -> Grant | None:
     """The grant that is not revoked, if there is one."""
     row = await statements.one(_READ, provider=key.provider, user_id=key.user_id, account=key.account)
-    return None if row is None else to_grant(row)
+    return None if row is None else to_grant(row, key)
 
 
 _wanted = (
@@ -90,7 +98,9 @@ async def read_all(statements: Statements, keys: Sequence[GrantKey]) -> dict[Gra
         user_ids=[key.user_id for key in keys],
         accounts=[key.account for key in keys],
     )
-    return {grant.key: grant for grant in map(to_grant, rows)}
+    asked = {key: key for key in keys}
+    found = {GrantKey(row["provider"], row["user_id"], row["account"]): row for row in rows}
+    return {asked[key]: to_grant(row, asked[key]) for key, row in found.items()}
 
 
 async def find(tx: Tx, key: GrantKey, *, lock: bool = False) -> Grant | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import asyncpg
 import pytest
@@ -14,8 +15,8 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.db import Database
-from app.schema import migration_config
 from app.tables import metadata
+from app.upgrade import migration_config
 from tests.migrated import migrate, rules
 
 
@@ -106,3 +107,13 @@ async def test_an_event_written_while_the_chain_is_made_is_chained(empty_databas
     assert await writer.fetchval("SELECT count(*) FROM audit_unchained") == 1
     await writer.close()
     await db.close()
+
+
+async def test_a_schema_that_is_up_to_date_is_left_alone_without_alembic(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "alembic", None)  # an import of it fails
+    monkeypatch.delitem(sys.modules, "app.upgrade")
+    await migrate(database_url)
+    with pytest.raises(ImportError):
+        await migrate(database_url, "0001")

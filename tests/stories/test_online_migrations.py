@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 
 from app import online
 from app.audit import chain_store
-from app.schema import migration_config
+from app.upgrade import migration_config
 from tests.broker import ENCRYPTION_KEYS
 from tests.migrated import migrate, rules
 from tests.online import Asked, listened, objections

@@ -131,3 +131,22 @@ async def test_the_token_of_a_dead_grant_is_marked_until_it_ends(broker: Broker,
     assert (outcome["outcome"], outcome["problem"]["code"]) == ("reconnect_required", "reconnect_required")
     assert outcome["problem"]["action"]["kind"] == "reconnect"
     assert renewed.json()["failed"] == 1
+
+
+async def test_of_many_grants_what_is_the_same_in_them_is_remembered_once(
+    broker: Broker, sandbox: Sandbox
+) -> None:
+    for user in ("ada", "bob"):
+        await broker.put(f"sandbox/{user}", bring(sandbox.grant(user), expires_in=3600))
+    names = [GrantKey("sandbox", user) for user in ("ada", "bob")]
+    statements = broker.services.db.statements
+    ada, bob = await asyncio.gather(*(store.read(statements, key) for key in names))
+    together = await store.read_all(statements, names)
+    assert ada is not None and bob is not None
+    for one, other in ((ada, bob), (together[names[0]], together[names[1]])):
+        assert one.scope is other.scope and one.token_type is other.token_type
+        assert one.metadata is other.metadata
+        assert (one.key, other.key) == tuple(names)
+    assert [ada.key is names[0], bob.key is names[1]] == [True, True]
+    assert [key is name for key, name in zip(together, names, strict=True)] == [True, True]
+    assert not hasattr(ada, "__dict__")  # of which each would have its own, as large again
