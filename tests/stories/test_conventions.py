@@ -466,5 +466,5 @@ async def test_no_request_goes_to_a_thread_and_back(
         monkeypatch.setattr(f"{module}.run_in_threadpool", refuse)
     await broker.put("sandbox/ada", bring(sandbox.grant("ada"), expires_in=3600))
     paths = ("/tokens/sandbox/ada?more=1", "/grants", "/providers", "/consumers", "/users/ada/health-check")
-    for path in (*paths, "/clients", "/breakers", "/audit", "/health-check", "/metrics"):
+    for path in (*paths, "/breakers", "/audit", "/health-check", "/metrics"):
         assert (await broker.http.get(path)).status_code == 200, path

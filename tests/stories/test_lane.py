@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
@@ -57,6 +57,11 @@ async def ada(broker: Broker, sandbox: Sandbox, routed: Routed) -> dict[str, Any
     return grant
 
 
+def reads(asked: Sequence[tuple[str, tuple[Any, ...]]]) -> list[str]:
+    """Of grants and keys; what the service does by itself meanwhile goes on."""
+    return [text for text, _ in asked if text.startswith(("SELECT grants.", "SELECT api_keys."))]
+
+
 async def settled(broker: Broker) -> None:
     """Until a token is answered from memory: what this replica announced comes back to it as well."""
     async with asyncio.timeout(10):
@@ -65,7 +70,7 @@ async def settled(broker: Broker) -> None:
                 await broker.token("sandbox/ada")
                 await asyncio.sleep(0.05)
                 await broker.token("sandbox/ada")
-            if not asked:
+            if not reads(asked):
                 return
 
 
@@ -97,7 +102,7 @@ async def test_it_answers_what_the_route_answers(
     with statements() as asked:
         fast = await broker.http.get(path, params=query)
         again = await broker.http.get(path, params=query)
-    assert (routed, asked) == ({}, [])
+    assert (routed, reads(asked)) == ({}, [])
     slow = await broker.http.get(path, params=query | ROUTED)
     assert routed == {"ada": 1}
     assert alike(fast) == alike(again) == alike(slow)
@@ -123,7 +128,7 @@ async def test_a_grant_that_is_not_known_is_read_by_one_statement(
     await broker.put("sandbox/bob", bring(sandbox.grant("bob"), expires_in=3600))
     with statements() as asked:
         await broker.token("sandbox/bob")
-    assert (len(asked), routed) == (1, {})
+    assert (len(reads(asked)), routed) == (1, {})
 
 
 async def test_each_answer_has_an_id_of_its_own_or_the_one_it_was_given(
@@ -276,10 +281,10 @@ async def test_a_batch_is_answered_as_the_route_answers_it(
     routed.clear()
     with statements() as asked:
         first = await broker.http.post("/tokens/batch", json={"items": items})
-    assert (len(asked), routed) == (1, {})
+    assert (len(reads(asked)), routed) == (1, {})
     with statements() as asked:
         fast = await broker.http.post("/tokens/batch", json={"items": items})
-    assert (asked, routed) == ([], {})
+    assert (reads(asked), routed) == ([], {})
     slow = await broker.http.post("/tokens/batch", json={"items": items}, params=ROUTED)
     assert routed.total() == 4
     assert alike(first) == alike(fast) == alike(slow)
@@ -324,7 +329,7 @@ async def test_all_that_a_batch_lacks_is_read_by_one_statement_absent_and_foreig
     with statements() as asked:
         answer = await broker.http.post("/tokens/batch", json={"items": items}, headers=header, params=ROUTED)
     assert [item["status"] for item in answer.json()["items"]] == [200, 404, 404, 404, 404]
-    assert len(asked) == 1
+    assert len(reads(asked)) == 1
 
 
 @pytest.fixture
