@@ -74,20 +74,23 @@ class Lane:
         if shown is None:
             return receive
         began, consumer = self._clock.monotonic(), self._authenticator.peek(shown.digest)
+        if scope["method"] == "POST":
+            return await self._batch.answers(scope, receive, send, shown)
         consumer = consumer or await self._authenticator.recalled(shown.digest)
         if consumer is None:
             return receive
-        if scope["method"] == "POST":
-            return await self._batch.answers(scope, receive, send, shown, consumer)
         request = asked(path, query) if scope["method"] == "GET" and shown.length is None else None
         if request is None:
             return receive
         wanted = (shown.digest, *request[1:])
-        found = self._kept(wanted, consumer, began) or await self._shelf.make(wanted, consumer)
+        found = self._kept(wanted, consumer, self._clock.monotonic())
+        found = found or await self._shelf.make(wanted, consumer)
         if found is None or not self._limiter.admits(consumer):
             return receive
         self._words.put((shown.digest, b"%s?%s" % (path, query) if query else path), (request.route, wanted))
-        body, request_id = found.body(began), self._told(found, request.route, shown, began)
+        # As it is now: reading may have taken its time.
+        body = found.body(self._clock.monotonic())
+        request_id = self._told(found, request.route, shown, began)
         await self._whole.send(scope, send, body, request_id)
         return None
 
@@ -110,10 +113,8 @@ class Lane:
         self.start()
 
     def _kept(self, wanted: Wanted, consumer: Consumer, now: float) -> Ready | None:
-        for found in self._shelf.kept((wanted,), consumer, now):
-            self._untold.kept(1)
-            return found
-        return None
+        found = self._shelf.kept((wanted,), consumer, now)
+        return found[0] if found else None
 
     def _told(self, found: Ready, route: str, shown: Shown, began: float) -> bytes:
         """The request's id, once it is noted what is answered to it."""

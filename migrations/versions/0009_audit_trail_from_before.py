@@ -29,6 +29,7 @@ _FILTERS = {
 # Whoever chains events holds it for that, and who does not get it lets it be for a second. So none of those that are queued here is
 # chained at the same moment, and queued again after that. It ends with the connection at the latest.
 _SEALING = 5_518_230_467_921_340_077
+_UNLOCK = f"DO $$ BEGIN WHILE pg_advisory_unlock({_SEALING}) LOOP END LOOP; END $$"  # as often as a repeated try took it
 # Also a second time, when some of them may have been chained.
 _QUEUE = """
 INSERT INTO audit_unchained (event_id)
@@ -42,7 +43,7 @@ def upgrade() -> None:
     with beside():
         op.execute(f"SELECT pg_advisory_lock({_SEALING})")
         backfill("audit_events", _QUEUE)
-        op.execute(f"SELECT pg_advisory_unlock({_SEALING})")
+        op.execute(_UNLOCK)
         for name, (column, where) in _FILTERS.items():
             build_index(name, "audit_events", [column, "id"], postgresql_where=where)
         drop_index("audit_events_at_idx")
