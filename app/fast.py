@@ -35,6 +35,8 @@ class FastProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def on_headers_complete(self) -> None:
+        # One that was answered just before, in the same piece, has set it since.
+        self._unset_keepalive_if_required()
         self._is_answered = self._may_answer_at_once() and self._answer_at_once()
         if not self._is_answered:
             super().on_headers_complete()

@@ -12,6 +12,7 @@ import re
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from app.telemetry import rendered
 
@@ -53,5 +54,6 @@ class Lines:
         """What is waiting, at once."""
         if self._waiting:
             lines, self._waiting = self._waiting, []
-            sys.stderr.write("".join(lines))
-            sys.stderr.flush()
+            with suppress(OSError, ValueError):  # nobody reads it any more, as with any other line
+                sys.stderr.write("".join(lines))
+                sys.stderr.flush()

@@ -37,7 +37,7 @@ class Known(Generic[V]):
 
 @dataclass(frozen=True, slots=True)
 class Fresh(Generic[V]):
-    """`until`: when it will have grown too old, by the monotonic clock."""
+    """`until`: when another look is due, by the monotonic clock: it will have grown too old, or old enough to be read anew."""
 
     value: V
     until: float
@@ -73,6 +73,7 @@ class Remembered(Generic[K, V]):
         # What was read first goes when it is full: what is asked for is read anew all the time.
         self._entries: Bounded[K, _Entry[V]] = Bounded(size)
         self._reading: dict[K, asyncio.Task[_Entry[V] | None]] = {}  # whose result is remembered
+        self.turns = 0  # how often something that was remembered was found, or said, to be gone or another
         self._loading: list[set[K]] = []  # of several at once, those whose results will be remembered
         self._reads: set[asyncio.Future[Any]] = set()  # all that are under way
         self._outage_suspected = False
@@ -87,9 +88,17 @@ class Remembered(Generic[K, V]):
         now, ttl = self._clock.monotonic(), self._ttl_seconds()
         if now >= entry.read_at + ttl:
             return None
-        if now >= entry.read_at + ttl * _AHEAD and not self._outage_suspected:
+        if now < entry.read_at + ttl * _AHEAD:
+            return Fresh(entry.value, entry.read_at + ttl * _AHEAD)
+        if not self._outage_suspected:
             self._read_of(key)  # behind the answer, so that nobody has to wait for it
         return Fresh(entry.value, entry.read_at + ttl)
+
+    def glance(self, key: K) -> Fresh[V] | None:
+        """The same, of something that is not one of a kind: nothing is read for it."""
+        entry, now = self._entry(key), self._clock.monotonic()
+        until = 0.0 if entry is None else entry.read_at + self._ttl_seconds()
+        return None if entry is None or now >= until else Fresh(entry.value, until)
 
     def has(self, key: K, value: V) -> bool:
         """Whether this very value is remembered."""
@@ -122,7 +131,7 @@ class Remembered(Generic[K, V]):
     ) -> set[K]:
         """Reads at once those that are not known, if they are several; which of them are not there. Nothing where
         PostgreSQL is away or takes too long: then each is looked at by itself."""
-        lacking = [key for key in dict.fromkeys(keys) if self.peek(key) is None]
+        lacking = [key for key in dict.fromkeys(keys) if self.glance(key) is None]
         if len(lacking) < 2 or self._outage_suspected:
             return set()
         loading, started = set(lacking), self._clock.monotonic()
@@ -147,12 +156,14 @@ class Remembered(Generic[K, V]):
 
     def drop(self, key: K) -> None:
         """It changed. A read under way may have been too early, so nobody else gets its result."""
+        self.turns += 1
         self._reading.pop(key, None)
         self._entries.pop(key, None)
         for loading in self._loading:
             loading.discard(key)
 
     def clear(self) -> None:
+        self.turns += 1
         self._reading.clear()
         self._entries.clear()
         for loading in self._loading:
@@ -193,12 +204,18 @@ class Remembered(Generic[K, V]):
             value = await self._read(key)
             self._outage_suspected = False
             entry = None if value is None else _Entry(value, started)
-            if entry is not None and self._reading.get(key) is task:
-                self._keep(key, entry)
+            if self._reading.get(key) is task:
+                self._replace(key, entry)
             return entry
         finally:
             if self._reading.get(key) is task:
                 del self._reading[key]
+
+    def _replace(self, key: K, entry: _Entry[V] | None) -> None:
+        if entry is not None:
+            self._keep(key, entry)
+        elif self._entries.pop(key, None) is not None:  # it is gone, and nobody said so
+            self.turns += 1
 
     def _keep(self, key: K, entry: _Entry[V]) -> None:
         self._entries.put(key, entry)

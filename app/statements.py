@@ -140,15 +140,23 @@ class Statements:
     async def _connected(self) -> asyncpg.Connection:
         kept = 0 if self._pooled else STATEMENTS
         connection = await self._servers.connect(command_timeout=STATEMENT_SECONDS, statement_cache_size=kept)
-        for name in ("json", "jsonb"):
-            await connection.set_type_codec(name, encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+        try:
+            for name in ("json", "jsonb"):
+                await connection.set_type_codec(
+                    name, encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
+                )
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
 
 
 async def _answers(connection: asyncpg.Connection) -> bool:
     try:
         await connection.execute("SELECT 1", timeout=_PING_SECONDS)
-    except UNANSWERED:
+    except BaseException as error:
         connection.terminate()  # else it would be asked to end properly, and that waited for too
-        return False
+        if isinstance(error, UNANSWERED):
+            return False
+        raise
     return True

@@ -28,6 +28,7 @@ from app.api.whole import Whole, lines_of
 from app.audit.disclosures import AggregatedDisclosures
 from app.bounded import Bounded
 from app.consumers.consumer import Consumer
+from app.consumers.consumer import Scope as Right
 
 _PATHS = (b"/tokens/", b"/api/v1/tokens/")
 _REMEMBERED = 10_000
@@ -46,7 +47,9 @@ class Lane:
         self._words: Bounded[tuple[bytes, bytes], tuple[str, Wanted]] = Bounded(_REMEMBERED)
         self._whole = Whole(services.base_url)
         self._sweeping: asyncio.TimerHandle | None = None
-        self._batch = BatchLane(self._shelf, self._untold, self._limiter, self._clock, self._whole)
+        self._batch = BatchLane(
+            self._shelf, self._untold, self._authenticator, self._limiter, self._clock, self._whole
+        )
 
     def at_once(self, target: bytes, fields: Fields, servers: Fields) -> bytes | None:
         """The whole answer (RFC 9112) to a GET over HTTP/1.1, where its words were answered before; else None. `servers`
@@ -60,7 +63,7 @@ class Lane:
         if consumer is None or words is None:
             return None
         route, wanted = words
-        found = self._kept(wanted, consumer, began)
+        found = self._kept(wanted, consumer)
         if found is None or not self._limiter.admits(consumer):
             return None
         body, request_id = found.body(began), self._told(found, route, shown, began)
@@ -73,17 +76,17 @@ class Lane:
         shown = shown_by(scope["headers"]) if path.startswith(_PATHS) else None
         if shown is None:
             return receive
-        began, consumer = self._clock.monotonic(), self._authenticator.peek(shown.digest)
         if scope["method"] == "POST":
             return await self._batch.answers(scope, receive, send, shown)
-        consumer = consumer or await self._authenticator.recalled(shown.digest)
+        began = self._clock.monotonic()
+        consumer = await self._authenticator.at_hand(shown.digest)
         if consumer is None:
             return receive
         request = asked(path, query) if scope["method"] == "GET" and shown.length is None else None
         if request is None:
             return receive
         wanted = (shown.digest, *request[1:])
-        found = self._kept(wanted, consumer, self._clock.monotonic())
+        found = self._kept(wanted, consumer)
         found = found or await self._shelf.make(wanted, consumer)
         if found is None or not self._limiter.admits(consumer):
             return receive
@@ -93,6 +96,12 @@ class Lane:
         request_id = self._told(found, request.route, shown, began)
         await self._whole.send(scope, send, body, request_id)
         return None
+
+    def is_admins(self, scope: Scope) -> bool:
+        """Whether an administrator asks, with a key that was right a moment ago."""
+        shown = shown_by(scope["headers"])
+        consumer = None if shown is None else self._authenticator.peek(shown.digest)
+        return consumer is not None and consumer.has(Right.ADMIN)
 
     def start(self) -> None:
         """Begins to sweep, on the event loop that it is asked on."""
@@ -112,8 +121,8 @@ class Lane:
         self._shelf.sweep()
         self.start()
 
-    def _kept(self, wanted: Wanted, consumer: Consumer, now: float) -> Ready | None:
-        found = self._shelf.kept((wanted,), consumer, now)
+    def _kept(self, wanted: Wanted, consumer: Consumer) -> Ready | None:
+        found = self._shelf.kept((wanted,), consumer)
         return found[0] if found else None
 
     def _told(self, found: Ready, route: str, shown: Shown, began: float) -> bytes:
@@ -148,7 +157,13 @@ class BrokerApp(DocumentedApp):
             rest = await self.lane.answers(scope, receive, send)
         if rest is None:
             return
-        if self.load is not None and scope["type"] == "http" and self.load.refuses(scope):
-            await self.load.refuse(send)
+        if self.load is not None and self._is_refused(self.load, scope):
+            await self.load.refuse(scope, send)
             return
         await super().__call__(scope, rest, send)
+
+    def _is_refused(self, load: Load, scope: Scope) -> bool:
+        if scope["type"] != "http" or not load.refuses(scope):
+            return False
+        # An administrator may be about to end what causes it.
+        return self.lane is None or not self.lane.is_admins(scope)

@@ -17,6 +17,7 @@ from app.api.ready import Ready, Shelf, Wanted
 from app.api.untold import Untold
 from app.api.whole import Whole
 from app.clock import Clock
+from app.consumers.authenticate import Authenticator
 from app.consumers.consumer import Consumer
 from app.consumers.limits import RateLimiter
 from app.errors import BrokerError
@@ -41,35 +42,39 @@ class BatchLane:
         self,
         shelf: Shelf,
         untold: Untold,
+        authenticator: Authenticator,
         limiter: RateLimiter,
         clock: Clock,
         whole: Whole,
     ) -> None:
         self._shelf = shelf
         self._untold = untold
+        self._authenticator = authenticator
         self._limiter = limiter
         self._clock = clock
         self._whole = whole
 
-    async def answers(
-        self, scope: Scope, receive: Receive, send: Send, shown: Shown, consumer: Consumer
-    ) -> Receive | None:
+    async def answers(self, scope: Scope, receive: Receive, send: Send, shown: Shown) -> Receive | None:
         """As `Lane.answers`; what was received here is received again by the route."""
         route = _ROUTES.get(scope["raw_path"])
         if route is None or scope["query_string"] or shown.kind != _KIND or not _is_short(shown.length):
             return receive
         began, messages = self._clock.monotonic(), await _received(receive)
+        # Only now, as on the route: a body may take its time, in which a key may be revoked and a token end.
+        consumer = await self._authenticator.at_hand(shown.digest)
         body = b"".join([message.get("body", b"") for message in messages])
-        wanted = _wanted(body, shown.digest)
-        found = self._shelf.kept(wanted, consumer, began)
-        self._untold.kept(len(found))
+        wanted = [] if consumer is None else _wanted(body, shown.digest)
+        if consumer is None or not wanted:
+            return _again(messages, receive)
+        found = self._shelf.kept(wanted, consumer)
         if len(found) < len(wanted):
             found = await self._made(body, wanted, consumer)
         if not found or not self._limiter.admits(consumer):
             return _again(messages, receive)
+        now = self._clock.monotonic()
         request_id = shown.request_id or self._untold.new_id()
         self._untold.given(found, request_id)
-        tokens = _BETWEEN.join([each.body(began) for each in found])
+        tokens = _BETWEEN.join([each.body(now) for each in found])
         answer = b'{"items":[{"status":200,"token":%s}]}' % tokens
         self._untold.answered(
             consumer, "POST", route, request_id, began,
@@ -84,13 +89,11 @@ class BatchLane:
             BatchBody.model_validate_json(body)
         except (ValidationError, BrokerError):
             return []
-        await self._shelf.load(wanted, consumer)
-        made = [await self._shelf.make(each, consumer) for each in wanted]
-        return [each for each in made if each is not None] if None not in made else []
+        return await self._shelf.make_all(wanted, consumer)
 
 
 def _is_short(length: bytes | None) -> bool:
-    return length is not None and length.isdigit() and int(length) <= _LONGEST
+    return length is not None and length.isdigit() and len(length) <= 5 and int(length) <= _LONGEST
 
 
 def _wanted(body: bytes, digest: bytes) -> list[Wanted]:

@@ -7,16 +7,18 @@ none is of use to anybody. What costs most is refused first: requests that the f
 from __future__ import annotations
 
 import asyncio
-import secrets
+import re
 
 from fastapi import FastAPI
+from starlette.datastructures import Headers
 from starlette.types import Scope, Send
 
-from app.api.middleware import refusal
+from app.api.middleware import UNMATCHED, refusal, request_id_of
 from app.errors import Overloaded
-from app.telemetry import SHED
+from app.telemetry import REQUESTS, SHED
 
-_SPARED = ("/health-check", "/metrics")  # who looks how it is has to be answered
+# Who looks how it is, and a user on the way back from a provider: for both there is no second try.
+_SPARED = re.compile(r"/health-check.*|/metrics|(/api/v1)?/(connect/.*|oauth/[^/]+/callback)")
 _EVERY_SECONDS = 0.1
 _LATE_SECONDS = 0.5
 _TIMES = 3  # in a row: one long turn is no overload
@@ -33,9 +35,9 @@ class Load:
 
     def refuses(self, scope: Scope) -> bool:
         """Whether the request is better told at once to come back."""
-        return self._late >= _TIMES and not scope["path"].startswith(_SPARED)
+        return self._late >= _TIMES and not _SPARED.fullmatch(scope["path"])
 
-    async def refuse(self, send: Send) -> None:
+    async def refuse(self, scope: Scope, send: Send) -> None:
         """Answers so, at little cost: it is put into words, and into the log, once while the overload lasts."""
         if self._refusal is None:
             self._refusal = refusal(
@@ -44,10 +46,12 @@ class Load:
                     "There is more to do than can be done at the moment. Try again shortly.", retry_after=1
                 ),
             )
+        else:
+            REQUESTS.labels("other", UNMATCHED, str(self._refusal[0])).inc()
         SHED.inc()
         status, fields, body = self._refusal
         *others, (name, said) = fields
-        request_id = secrets.token_hex(16).encode()
+        request_id = request_id_of(Headers(scope=scope).get("x-request-id")).encode()
         await send(
             {"type": "http.response.start", "status": status, "headers": [*others, (name, request_id)]}
         )

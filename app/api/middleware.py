@@ -24,7 +24,7 @@ log = logger("app.requests")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_UNMATCHED = "unmatched"
+UNMATCHED = "unmatched"
 MAX_BODY_BYTES = 1024 * 1024
 MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
@@ -46,7 +46,7 @@ class RequestTelemetry:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(Headers(scope=scope).get("x-request-id"))
+        request_id = request_id_of(Headers(scope=scope).get("x-request-id"))
         # Route on the raw path: decoded, `a%2Fb` in a user id would be two segments.
         scope["path"] = (
             scope["raw_path"].decode("ascii", "replace") if scope.get("raw_path") else scope["path"]
@@ -126,7 +126,7 @@ def route_template(scope: Scope) -> str:
     """
     context = scope.get("fastapi", {}).get("effective_route_context")
     template = getattr(context, "path", None) or getattr(scope.get("route"), "path", None)
-    return template if isinstance(template, str) and template else _UNMATCHED
+    return template if isinstance(template, str) and template else UNMATCHED
 
 
 def refusal(app: FastAPI, error: BrokerError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
@@ -135,8 +135,8 @@ def refusal(app: FastAPI, error: BrokerError) -> tuple[int, list[tuple[bytes, by
     request_id = secrets.token_hex(16)
     with structlog.contextvars.bound_contextvars(request_id=request_id):
         answer = problems.respond(request, error)
-        log.info("request", method=None, route=_UNMATCHED, status=answer.status_code, outcome=error.code)
-    REQUESTS.labels("other", _UNMATCHED, str(answer.status_code)).inc()
+        log.info("request", method=None, route=UNMATCHED, status=answer.status_code, outcome=error.code)
+    REQUESTS.labels("other", UNMATCHED, str(answer.status_code)).inc()
     fields = headers.completed(answer.raw_headers, headers.always(services_of(request).base_url))
     return answer.status_code, [*fields, (b"x-request-id", request_id.encode())], bytes(answer.body)
 
@@ -156,7 +156,8 @@ def _require_sound_head(scope: Scope) -> None:
             raise InvalidRequest(f"The header {name.decode().title()} stands in the request more than once.")
 
 
-def _request_id(given: str | None) -> str:
+def request_id_of(given: str | None) -> str:
+    """The caller's own, if it is one."""
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
     return secrets.token_hex(16)

@@ -34,17 +34,12 @@ class Untold:
         self._given: list[Ready] = []
         self._requests: Counter[tuple[str, str, str | None]] = Counter()  # by method, route and key
         self._seconds: dict[str, Tallied] = {}  # by route
-        self._kept = 0
         self._series, self._numbers = secrets.token_hex(8).encode(), count(1)
         self._lines = Lines() if is_told(_LOGGER) else None
 
     def new_id(self) -> bytes:
         """For a request that brought none."""
         return b"%s%016x" % (self._series, next(self._numbers))
-
-    def kept(self, found: int) -> None:
-        """So many were there already."""
-        self._kept += found
 
     def given(self, found: Sequence[Ready], request_id: bytes) -> None:
         """These are about to be answered to that request."""
@@ -88,6 +83,7 @@ class Untold:
         for each in given:
             self._disclosures.were_given(each.disclosure, times=each.hits, request_id=each.first_request_id)
             self._uses.note(each.grant.id)
+            self._known.hit(each.hits)
             each.hits = 0
         requests, self._requests = self._requests, Counter()
         for (method, route, key_id), times in requests.items():
@@ -95,8 +91,6 @@ class Untold:
             self._authenticator.hit(key_id, times)
         for tallied in self._seconds.values():
             tallied.tell()
-        self._known.hit(self._kept)
-        self._kept = 0
         if self._lines is not None:
             self._lines.write()
 

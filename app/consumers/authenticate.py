@@ -80,9 +80,12 @@ class Authenticator:
             self._right[digest] = right = known.value
         return right[1] if right[0].is_in_force(self._clock.now()) else None
 
-    async def recalled(self, digest: bytes) -> Consumer | None:
-        """The same, of a key that was right lately and that PostgreSQL has to be asked of again; whoever asks at the same
-        moment shares the answer. None for any other, and where it cannot be asked."""
+    async def at_hand(self, digest: bytes) -> Consumer | None:
+        """The same, and of a key that was right lately also where PostgreSQL has to be asked of it again; whoever asks at the
+        same moment shares the answer. None for any other, and where it cannot be asked."""
+        return self.peek(digest) or await self._recalled(digest)
+
+    async def _recalled(self, digest: bytes) -> Consumer | None:
         right = self._right.get(digest)
         if right is None or right[0].id not in self._verified:
             return None
@@ -99,10 +102,11 @@ class Authenticator:
     def hit(self, key_id: str | None, times: int) -> None:
         """So many were answered by what they had a peek at."""
         self._known.hit(times)
-        known = None if key_id is None else self._known.peek(key_id)
-        if key_id is not None and known is not None:
+        if key_id is None:
+            return
+        self.uses.note(key_id)
+        if (known := self._known.glance(key_id)) is not None:
             self._verified[key_id] = known.value[0].secret_sha256
-            self.uses.note(key_id)
 
     def limited(self, address: str | None) -> RateLimited | None:
         """What keys from that address are told after too many wrong ones."""

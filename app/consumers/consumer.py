@@ -48,9 +48,12 @@ class Consumer:
     rate: Rate | None = None
     key_id: str | None = None
 
+    def has(self, scope: Scope) -> bool:
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
     def require(self, scope: Scope) -> None:
         """Raises Forbidden unless the key has the scope."""
-        if scope not in self.scopes and Scope.ADMIN not in self.scopes:
+        if not self.has(scope):
             raise Forbidden(f"This API key lacks the scope {scope}.")
 
     def may_see(self, provider: str, user_id: str) -> bool:

@@ -46,12 +46,17 @@ class KnownGrants:
         if self._listener.is_listening is not self._was_listening:
             self._was_listening = not self._was_listening
             self._turns += 1
-        return self._turns + self._changes.number
+        return self._turns + self._grants.turns + self._changes.number
 
     def peek(self, key: GrantKey) -> Fresh[Grant] | None:
         """The grant, if it can be told without asking PostgreSQL. Who is answered by it tells so by `hit`."""
         self._changes.take(self._clock.monotonic())
         return self._grants.peek(key)
+
+    def glance(self, key: GrantKey) -> Fresh[Grant] | None:
+        """The same, for one of many: nothing is read anew behind it."""
+        self._changes.take(self._clock.monotonic())
+        return self._grants.glance(key)
 
     def has(self, grant: Grant) -> bool:
         """Whether this is what is known of it, as far as is heard; however old, and nothing is read for it."""
@@ -86,7 +91,6 @@ class KnownGrants:
 
     def forget(self, key: GrantKey) -> None:
         """It is known here to have changed."""
-        self._turns += 1
         self._grants.drop(key)
 
     async def announce(self, tx: Tx, grant: Grant) -> None:

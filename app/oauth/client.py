@@ -66,10 +66,14 @@ class OAuthClients:
     def __init__(self, catalogue: Mapping[str, Provider], configured: Mapping[str, OAuthClient]) -> None:
         self.catalogue = catalogue
         self.configured = dict(configured)
+        self.turns = 0  # how often it was another set of registrations
         self.adopt({})
 
     def __iter__(self) -> Iterator[OAuthClient]:
         return iter(self._clients.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._clients
 
     def get(self, name: str) -> OAuthClient:
         """Raises UnknownProvider."""
@@ -81,6 +85,7 @@ class OAuthClients:
     def adopt(self, registered: Mapping[str, OAuthClient]) -> None:
         """Takes these, and no others, as the registrations that were made through the API."""
         bare = {name: OAuthClient(name, provider) for name, provider in self.catalogue.items()}
+        self.turns += 1
         self._clients = {**bare, **self.configured, **registered}
 
 

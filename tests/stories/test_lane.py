@@ -332,6 +332,85 @@ async def test_all_that_a_batch_lacks_is_read_by_one_statement_absent_and_foreig
     assert len(reads(asked)) == 1
 
 
+async def test_what_is_absent_of_a_batch_is_looked_for_once_by_the_lane_and_once_by_the_route(
+    broker: Broker, ada: dict[str, Any]
+) -> None:
+    items = [ITEM, *({"provider": "sandbox", "user_id": f"nobody-{number}"} for number in range(50))]
+    with statements() as asked:
+        answer = await broker.http.post("/tokens/batch", json={"items": items})
+    assert [item["status"] for item in answer.json()["items"]] == [200, *[404] * 50]
+    assert len(reads(asked)) <= 2
+
+
+async def test_a_registration_that_is_deleted_is_no_provider_at_once(broker: Broker, routed: Routed) -> None:
+    client = {"catalogue": "sandbox", "client_id": "sandbox", "client_secret": "sandbox-secret"}
+    assert (await broker.http.put("/clients/extra", json=client)).status_code in (200, 201)
+    await broker.put("extra/ada", {"access_token": "at", "expires_in": 3600})
+    for _ in range(3):
+        await broker.token("extra/ada")
+    assert (await broker.http.delete("/clients/extra")).status_code in (200, 204)
+    assert (await broker.http.get("/tokens/extra/ada")).status_code == 404
+
+
+async def test_a_request_id_that_looks_like_a_secret_is_the_routes(
+    broker: Broker, ada: dict[str, Any], routed: Routed
+) -> None:
+    for request_id, times in ((ADMIN_KEY, 1), ("order_17", 0)):
+        routed.clear()
+        answer = await broker.http.get("/tokens/sandbox/ada", headers={"X-Request-ID": request_id})
+        assert (answer.status_code, routed["ada"]) == (200, times)
+
+
+async def test_a_key_that_is_revoked_while_a_body_arrives_is_refused(
+    broker: Broker, ada: dict[str, Any]
+) -> None:
+    consumer, header = await key_of(broker)
+    assert (
+        await broker.http.post("/tokens/batch", json={"items": [ITEM]}, headers=header)
+    ).status_code == 200
+    [key] = (await broker.http.get(f"/consumers/{consumer}/keys")).json()["items"]
+
+    async def body() -> AsyncIterator[bytes]:
+        whole = json.dumps({"items": [ITEM]}).encode()
+        yield whole[:5]
+        await broker.http.delete(f"/consumers/{consumer}/keys/{key['id']}")
+        yield whole[5:]
+
+    length = {"Content-Length": str(len(json.dumps({"items": [ITEM]}))), "Content-Type": "application/json"}
+    answer = await broker.http.post("/tokens/batch", content=body(), headers=header | length)
+    assert answer.status_code == 401
+
+
+async def test_a_token_that_ends_while_a_body_arrives_is_not_answered(
+    broker: Broker, sandbox: Sandbox, ada: dict[str, Any], database_url: str
+) -> None:
+    async with database(database_url) as connection:
+        await connection.execute(
+            "UPDATE grants SET expires_at = now() + interval '2 seconds', next_refresh_at = NULL, refresh_fingerprint = NULL, "
+            "sealed_refresh_token = NULL"
+        )
+    broker.services.known.forget(GrantKey("sandbox", "ada"))
+    item = {**ITEM, "min_ttl": 0}
+    whole = json.dumps({"items": [item]}).encode()
+    first = await broker.http.post("/tokens/batch", json={"items": [item]})
+    assert first.json()["items"][0]["status"] == 200
+
+    async def body() -> AsyncIterator[bytes]:
+        yield whole[:5]
+        await asyncio.sleep(2.2)
+        yield whole[5:]
+
+    length = {"Content-Length": str(len(whole)), "Content-Type": "application/json"}
+    answer = await broker.http.post("/tokens/batch", content=body(), headers=length)
+    assert answer.json()["items"][0]["status"] == 409
+
+
+async def test_a_length_that_is_none_is_the_routes(broker: Broker, ada: dict[str, Any]) -> None:
+    length = {"Content-Length": "0" * 5000 + "2", "Content-Type": "application/json"}
+    answer = await broker.http.post("/tokens/batch", content=b"{}", headers=length)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
 @pytest.fixture
 def replica(replicas: Replicas) -> Replica:
     return replicas.start()

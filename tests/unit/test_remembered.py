@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -178,3 +178,46 @@ async def test_no_more_than_its_size_is_remembered(store: Store, clock: SetClock
     assert store.reads == 10
     await small.get("0")
     assert store.reads == 11
+
+
+async def test_what_is_found_to_be_gone_does_not_come_back_when_postgresql_goes_away(
+    known: Remembered[str, int], store: Store, clock: SetClock
+) -> None:
+    assert await known.get("a") == Known(1, read_now=True)
+    del store.values["a"]
+    clock.at += TTL
+    assert await known.get("a") is None
+    store.is_away = True
+    with pytest.raises(DatabaseUnavailable):
+        await known.get("a")
+
+
+async def test_what_grows_old_is_read_anew_behind_the_answer_for_one_and_not_for_many(
+    known: Remembered[str, int], store: Store, clock: SetClock
+) -> None:
+    await known.get("a")
+    clock.at += TTL * 0.7
+    assert known.glance("a") is not None
+    await asyncio.sleep(0)
+    assert store.reads == 1
+    assert known.peek("a") is not None
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert store.reads == 2
+    clock.at += TTL * 0.5
+    assert known.peek("a") is not None
+
+
+async def test_several_are_read_at_once_and_what_is_dropped_meanwhile_is_not_kept(
+    known: Remembered[str, int], store: Store
+) -> None:
+    async def read_all(keys: Sequence[str]) -> dict[str, int]:
+        asked.append(list(keys))
+        known.drop("b")
+        return {key: store.values[key] for key in keys if key in store.values}
+
+    asked: list[list[str]] = []
+    assert await known.load(["a", "b", "c", "a"], read_all) == {"c"}
+    assert asked == [["a", "b", "c"]]
+    assert known.glance("a") is not None
+    assert known.glance("b") is None
