@@ -304,7 +304,7 @@ def test_objects_in_records_are_searched_as_their_text(lines: Lines) -> None:
 
 def test_servers_access_lines_are_not_written(lines: Lines) -> None:
     logging.getLogger("uvicorn.access").info("GET /cb?code=%s", SECRET)
-    logging.getLogger("httpx").info("POST https://login.example/token?token=%s", SECRET)
+    logging.getLogger("aiohttp.client").info("POST https://login.example/token?token=%s", SECRET)
     assert lines() == []
 
 
