@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.api.lane import settle
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring
 from tests.postgres import database
@@ -151,6 +152,7 @@ def _operations(broker: Broker) -> set[str]:
 
 
 async def _events(broker: Broker, url: str) -> list[tuple[str, str]]:
+    settle(broker.app)
     await broker.services.disclosures.close()
     async with database(url) as connection:
         rows = await connection.fetch("SELECT action, actor FROM audit_events ORDER BY id")

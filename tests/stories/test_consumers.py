@@ -182,7 +182,7 @@ async def test_the_audit_trail_tells_which_rights_became_which_and_by_which_key(
     key = await _key(broker, consumer, expires_at="2100-01-01T00:00:00Z")
     await broker.http.patch(f"/consumers/{consumer['id']}", json={"users": None})
     assert await _status(broker, key["key"]) == 200
-    await broker.services.disclosures.flush()
+    await broker.run("flush_disclosures")
     events = (await broker.http.get("/audit", params={"limit": 100})).json()["items"]
     told = {event["action"]: event["details"] for event in events}
     rights = {"scopes": ["tokens:read"], "providers": None, "rate": {"limit": 5, "per_seconds": 1}}

@@ -13,6 +13,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from app.api.lane import settle
 from app.audit.disclosures import AggregatedDisclosures
 from app.audit.event import Disclosure
 from app.audit.strict import NotRecorded, StrictDisclosures
@@ -202,12 +203,13 @@ async def everything_that_answers_a_token(broker: Broker, sandbox: Sandbox) -> i
 
 async def test_each_way_to_a_token_is_on_record(broker: Broker, sandbox: Sandbox, database_url: str) -> None:
     answered = await everything_that_answers_a_token(broker, sandbox)
+    settle(broker.app)
     await broker.services.disclosures.close()
     rows = await disclosed(database_url)
     assert sum(counts(rows)) == answered == 4
     assert {(row["actor"], row["user_id"]) for row in rows} == {("admin", "ada"), ("admin", "bob")}
     assert {row["generation"] for row in rows if row["user_id"] == "ada"} == {1, 2}
-    assert rows[0]["request_id"] == "fetch-1"
+    assert "fetch-1" in {row["request_id"] for row in rows}
     assert not any("token" in row["details"] for row in rows)
 
 
@@ -216,6 +218,7 @@ async def test_what_is_refused_is_no_disclosure(broker: Broker, database_url: st
     assert (await broker.http.get("/tokens/keeps/eve")).status_code == 404
     assert (await broker.http.get("/tokens/keeps/ada?scope=more")).status_code == 409
     assert (await broker.http.post("/tokens/keeps/ada/validate")).status_code == 200
+    settle(broker.app)
     await broker.services.disclosures.close()
     assert await disclosed(database_url) == []
 

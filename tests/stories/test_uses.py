@@ -41,7 +41,7 @@ async def test_a_fetch_is_on_record_after_the_next_flush(broker: Broker, sandbox
     before = datetime.now(UTC)
     await broker.token("sandbox/ada")
     assert await last_used(broker, ada) is None
-    await broker.services.uses.flush()
+    await broker.run("flush_uses")
     used = await last_used(broker, ada)
     assert used is not None and before - timedelta(milliseconds=1) <= used <= datetime.now(UTC)
     assert await last_used(broker, bob) is None
@@ -53,7 +53,7 @@ async def test_every_way_to_be_answered_a_token_is_a_use(broker: Broker, sandbox
     answer = await broker.http.post("/tokens/batch", json={"items": items})
     assert [item["status"] for item in answer.json()["items"]] == [200, 200, 404]
     await broker.http.post("/tokens/sandbox/cem/refresh", json={"generation": 1})
-    await broker.services.uses.flush()
+    await broker.run("flush_uses")
     used = [await last_used(broker, grant_id) for grant_id in ids]
     assert [moment is not None for moment in used] == [True, True, True, False]
 
@@ -61,7 +61,7 @@ async def test_every_way_to_be_answered_a_token_is_a_use(broker: Broker, sandbox
 async def test_what_the_scheduler_refreshes_is_not_used(broker: Broker, sandbox: Sandbox) -> None:
     grant = await broker.put("sandbox/ada", bring(sandbox.grant("ada")))
     tally = await broker.services.due.run(within=timedelta(minutes=5))
-    await broker.services.uses.flush()
+    await broker.run("flush_uses")
     assert (tally.refreshed, await last_used(broker, UUID(grant["id"]))) == (1, None)
 
 
@@ -74,8 +74,8 @@ async def test_fetches_write_nothing_and_a_flush_is_one_statement(broker: Broker
             await broker.token(f"sandbox/{user}")
         assert [text for text, _ in asked if not text.lstrip().startswith("SELECT")] == []
         asked.clear()
-        await broker.services.uses.flush()
-        await broker.services.uses.flush()  # nothing is left to write
+        await broker.run("flush_uses")
+        await broker.run("flush_uses")  # nothing is left to write
     assert len(asked) == 1 and "last_used_at" in asked[0][0]
 
 
@@ -84,7 +84,7 @@ async def test_a_use_changes_nothing_else(broker: Broker, sandbox: Sandbox, data
     async with database(database_url) as connection:
         before = dict(await connection.fetchrow("SELECT * FROM grants") or {})
         await broker.token("sandbox/ada")
-        await broker.services.uses.flush()
+        await broker.run("flush_uses")
         after = dict(await connection.fetchrow("SELECT * FROM grants") or {})
     assert {name for name in before if before[name] != after[name]} == {"last_used_at"}
 
@@ -96,9 +96,9 @@ async def test_of_two_replicas_the_later_use_counts(
     twin.services.timetable.stop()
     await broker.token("sandbox/ada")
     await twin.token("sandbox/ada")
-    await twin.services.uses.flush()
+    await twin.run("flush_uses")
     later = await last_used(broker, ada)
-    await broker.services.uses.flush()
+    await broker.run("flush_uses")
     assert await last_used(broker, ada) == later
 
 
@@ -112,11 +112,11 @@ async def test_a_flush_waits_for_nobody_and_what_was_locked_comes_with_the_next(
         async with connection.transaction():
             await connection.execute("SELECT 1 FROM grants WHERE id = $1 FOR UPDATE", ada)
             async with asyncio.timeout(3):
-                await broker.services.uses.flush()
+                await broker.run("flush_uses")
             assert await last_used(broker, ada) is None
             assert await last_used(broker, bob) is not None
         with statements() as asked:
-            await broker.services.uses.flush()
+            await broker.run("flush_uses")
     assert await last_used(broker, ada) is not None
     assert len(asked) == 1
 
@@ -136,9 +136,9 @@ async def test_an_outage_loses_no_use(broker: Broker, sandbox: Sandbox, database
         broker.services.uses.note(ada)
         for _ in range(2):
             with pytest.raises(DatabaseUnavailable):
-                await broker.services.uses.flush()
+                await broker.run("flush_uses")
     assert await last_used(broker, ada) is None
-    await broker.services.uses.flush()
+    await broker.run("flush_uses")
     assert await last_used(broker, ada) is not None
 
 
