@@ -23,6 +23,7 @@ V = TypeVar("V")
 STALE_SECONDS = 60.0
 _PATIENCE_SECONDS = 0.5  # with a read, where there is something older to answer
 _AHEAD = 0.6  # of its TTL, and what is asked for is read anew
+_AHEAD_AGAIN_SECONDS = 1.0  # after a read that failed
 _DEADLINE_SECONDS = 5.0  # with a read, where there is nothing
 
 
@@ -77,6 +78,9 @@ class Remembered(Generic[K, V]):
         self._loading: list[set[K]] = []  # of several at once, those whose results will be remembered
         self._reads: set[asyncio.Future[Any]] = set()  # all that are under way
         self._outage_suspected = False
+        self._ahead_again_at = (
+            0.0  # what is still good is no reason to ask a PostgreSQL again and again that is away
+        )
         self._answered = {outcome: CACHE_READS.labels(name, outcome) for outcome in ("hit", "stale", "miss")}
         self._kept = CACHE_ENTRIES.labels(name)
 
@@ -90,7 +94,7 @@ class Remembered(Generic[K, V]):
             return None
         if now < entry.read_at + ttl * _AHEAD:
             return Fresh(entry.value, entry.read_at + ttl * _AHEAD)
-        if not self._outage_suspected:
+        if not self._outage_suspected and now >= self._ahead_again_at:
             self._read_of(key)  # behind the answer, so that nobody has to wait for it
         return Fresh(entry.value, entry.read_at + ttl)
 
@@ -242,5 +246,6 @@ class Remembered(Generic[K, V]):
 
     def _ended(self, read: asyncio.Future[Any]) -> None:
         self._reads.discard(read)
-        if not read.cancelled():
-            read.exception()  # taken notice of here, since nobody may be waiting any more
+        # Taken notice of here, since nobody may be waiting any more.
+        if not read.cancelled() and read.exception() is not None:
+            self._ahead_again_at = self._clock.monotonic() + _AHEAD_AGAIN_SECONDS

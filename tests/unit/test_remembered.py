@@ -221,3 +221,21 @@ async def test_several_are_read_at_once_and_what_is_dropped_meanwhile_is_not_kep
     assert asked == [["a", "b", "c"]]
     assert known.glance("a") is not None
     assert known.glance("b") is None
+
+
+async def test_a_read_behind_an_answer_that_fails_is_not_begun_again_at_once(
+    known: Remembered[str, int], store: Store, clock: SetClock
+) -> None:
+    await known.get("a")
+    clock.at += TTL * 0.7
+    store.is_away = True
+    for _ in range(10):
+        assert known.peek("a") is not None
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert store.reads == 2
+    clock.at += 1
+    assert known.peek("a") is not None
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert store.reads == 3
