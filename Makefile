@@ -10,7 +10,7 @@ BENCH_NAME ?= latest
 FLAME_NAME ?= after
 PYTEST_ARGS ?= -n auto
 
-.PHONY: run install test faults sabotage bench bench-quick bench-growth bench-flame check format lock sbom audit clean
+.PHONY: run install test faults sabotage bench bench-quick bench-growth bench-capacity bench-flame check format lock sbom audit clean
 
 run: $(VENV)/installed
 	@BROKER_ENVIRONMENT=development exec $(BIN)/broker serve --demo
@@ -32,6 +32,11 @@ sabotage: $(VENV)/installed-dev
 bench-growth: $(VENV)/installed-dev
 	$(BIN)/python -m bench.growth
 	$(BIN)/python -m bench.migrating
+
+# What 10 and 100 million grants need, by simulation, with one point of it measured: the tables of docs/capacity.md, in some minutes.
+bench-capacity: $(VENV)/installed-dev
+	@$(BIN)/python -m bench.capacity --check
+	@$(BIN)/python -m bench.capacity --into docs/capacity.md
 
 # What the service costs, against bare servers beside it: some twenty minutes, into bench/results; docs/performance.md explains it.
 bench: $(BENCH)/installed

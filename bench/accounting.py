@@ -15,12 +15,21 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
     A thread or process that has ended is not in it, so the difference of two readings is right only where none ended.
     """
+    return _scheduled(pids, 0)
+
+
+def waited_seconds(pid: int) -> float:
+    """That its threads were ready to run so far and had no processor, since others had them."""
+    return _scheduled([pid], 1)
+
+
+def _scheduled(pids: Iterable[int], field: int) -> float:
     nanoseconds = 0
     for pid in pids:
         with suppress(OSError):
             for task in (_PROC / str(pid) / "task").iterdir():
                 with suppress(OSError):
-                    nanoseconds += int((task / "schedstat").read_text().split()[0])
+                    nanoseconds += int((task / "schedstat").read_text().split()[field])
     return nanoseconds / 1e9
 
 

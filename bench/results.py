@@ -179,6 +179,11 @@ def keep(results: Results, name: str) -> list[Path]:
     return kept
 
 
+def keep_json(path: Path, found: Mapping[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n")
+
+
 def read(path: Path) -> Mapping[str, Any]:
     """What was kept, for plots and for the capacity model."""
     found: dict[str, Any] = json.loads(path.read_text())

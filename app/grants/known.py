@@ -19,7 +19,7 @@ from app.remembered import Fresh, Known, Remembered
 TTL_SECONDS = 5.0
 TTL_UNHEARD_SECONDS = 1.0  # while announcements may not arrive
 SIZE = 100_000
-_CHANGES = 20_000  # a minute of 300 a second; with more, what is older than they are is read anew
+CHANGES_KEPT = 20_000  # a minute of 300 a second; with more, what is older than they are is read anew
 
 
 class KnownGrants:
@@ -131,7 +131,7 @@ class Changes:
         for grant_id in map(UUID, payloads):
             self._at[grant_id] = now
             self._at.move_to_end(grant_id)
-        while len(self._at) > _CHANGES:
+        while len(self._at) > CHANGES_KEPT:
             self._all_until = max(self._all_until, self._at.popitem(last=False)[1])
 
     def since(self, grant_id: UUID, time: float) -> bool:

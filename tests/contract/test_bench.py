@@ -231,7 +231,7 @@ def _first_answer(port: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "module", ["bench", "bench.flame", "bench.foreign", "bench.plots", "bench.reference"]
+    "module", ["bench", "bench.capacity", "bench.flame", "bench.foreign", "bench.plots", "bench.reference"]
 )
 def test_each_command_says_how_it_is_used(module: str) -> None:
     """Without matplotlib and py-spy, which `make bench` brings."""
