@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from app.api.lane import settle
 from app.outages import DatabaseUnavailable
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
@@ -95,6 +96,7 @@ async def test_of_two_replicas_the_later_use_counts(
     ada = await bring_one(broker, sandbox, "ada")
     twin.services.timetable.stop()
     await broker.token("sandbox/ada")
+    settle(broker.app)
     await twin.token("sandbox/ada")
     await twin.run("flush_uses")
     later = await last_used(broker, ada)
