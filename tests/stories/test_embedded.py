@@ -92,7 +92,9 @@ def used(made: Path) -> Iterator[Path]:
 @contextmanager
 def another_user(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A second process of the service, in a process group of its own; ends with the block at the latest."""
-    command = [sys.executable, "-c", USER, str(folder), str(embedded_host.SHARED)]
+    # A shell has what it starts in the background ignore Ctrl-C, and these tests too, if it starts them so.
+    heeds = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = [sys.executable, "-c", heeds + USER, str(folder), str(embedded_host.SHARED)]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
