@@ -7,7 +7,6 @@ moment are written at once.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 import sys
@@ -15,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from app.telemetry import rendered
-
-_WRITTEN_AFTER_SECONDS = 0.1
 
 
 class Gaps:
@@ -40,15 +37,13 @@ class Gaps:
 
 
 class Lines:
-    """Writes lines to standard error a tenth of a second later. A process that is killed loses that much of them."""
+    """Collects lines, for whoever has them written to standard error now and then."""
 
     def __init__(self) -> None:
         self._waiting: list[str] = []
 
     def add(self, line: str) -> None:
         self._waiting.append(line)
-        if len(self._waiting) == 1:
-            asyncio.get_running_loop().call_later(_WRITTEN_AFTER_SECONDS, self.write)
 
     def write(self) -> None:
         """What is waiting, at once."""
