@@ -1,0 +1,64 @@
+"""`Trouble`: why a calendar could not be synced, in words for the user, and what becomes of it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ErrorType(StrEnum):
+    """What callers decide by."""
+
+    AUTHENTICATION_EXPIRED = "authentication_expired"
+    PERMISSION_MISSING = "permission_missing"
+    RATE_LIMITED = "rate_limited"
+    PROVIDER_UNAVAILABLE = "provider_unavailable"
+    CALENDAR_NOT_FOUND = "calendar_not_found"
+    MISCONFIGURED = "misconfigured"
+    INTERNAL = "internal"
+
+
+# What only the user can mend: nothing comes of asking again soon.
+USERS_TO_MEND = {ErrorType.AUTHENTICATION_EXPIRED, ErrorType.PERMISSION_MISSING}
+# What holds for every calendar of a grant, so that the others need not be tried.
+OF_THE_GRANT = {*USERS_TO_MEND, ErrorType.MISCONFIGURED}
+
+_SENTENCES = {
+    ErrorType.AUTHENTICATION_EXPIRED: "Your {calendar} connection has expired. Please reconnect.",
+    ErrorType.PERMISSION_MISSING: "Calendar permission was not granted. Please reconnect and allow access to {calendar}.",
+    ErrorType.RATE_LIMITED: "{calendar} is temporarily busy. It will be tried again by itself.",
+    ErrorType.PROVIDER_UNAVAILABLE: "{calendar} cannot be reached at the moment. It will be tried again by itself.",
+    ErrorType.CALENDAR_NOT_FOUND: "This calendar is not there any more at {calendar}.",
+    ErrorType.MISCONFIGURED: "{calendar} does not accept this service's set-up. It is on our side; our operators are told.",
+    ErrorType.INTERNAL: "{calendar} could not be synced. It is on our side, and will be tried again by itself.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """`retry_after`: seconds, where the provider named them. `provider_code`: its own word for it."""
+
+    error_type: ErrorType
+    sentence: str
+    retry_after: int | None = None
+    provider_code: str | None = None
+
+
+def trouble(
+    error_type: ErrorType, calendar: str, *, retry_after: int | None = None, provider_code: str | None = None
+) -> Trouble:
+    """`calendar` is what people call the provider's: `Google Calendar`."""
+    sentence = _SENTENCES[error_type].format(calendar=calendar)
+    return Trouble(error_type, sentence, retry_after, provider_code)
+
+
+class SyncFailed(Exception):
+    """A calendar, or a grant's list of them, cannot be synced now."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(trouble.sentence)
+        self.trouble = trouble
+
+
+class BaselineNeeded(Exception):
+    """What was synced so far cannot be gone on from: everything has to be fetched again."""

@@ -1,0 +1,99 @@
+"""`Upstream`: what a provider's calendar API is asked, and what its answers mean. Two implementations, both pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from app.calendars.event import Event
+from app.calendars.trouble import Trouble
+from app.oauth.wire import HttpAnswer, HttpRequest
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteCalendar:
+    """A calendar in a grant's list of them."""
+
+    external_id: str
+    name: str
+    zone: str | None
+    access_role: str
+    is_primary: bool
+    etag: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Calendars:
+    """A page of that list; `next_page` None: the last one."""
+
+    items: tuple[RemoteCalendar, ...]
+    next_page: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """From when until when events are listed, for a provider that lists no others."""
+
+    since: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a list has been read: after a baseline or an incremental list (`cursor`), and in the midst of one (`page`).
+    Neither: at the beginning of a baseline."""
+
+    cursor: str | None = None
+    page: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of what there is, or of what has changed. `removed` are ids.
+
+    `next_page` None: it is the last one, and what changes after it is listed from `cursor` on.
+    """
+
+    events: tuple[Event, ...]
+    removed: tuple[str, ...]
+    next_page: str | None
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a user wants an event to be; what is None stays as it is. `fields` are ours: see `app.api.calendar_events`."""
+
+    fields: Mapping[str, Any]
+
+
+class Upstream(Protocol):
+    """One provider's calendar API. Requests come without the access token. Whatever reads an answer raises SyncFailed for one
+    that is none, and BaselineNeeded where the provider says so."""
+
+    title: str
+    """What people call it."""
+    windowed: bool
+    """Whether a baseline lists a `Window` only."""
+
+    def list_calendars(self, page: str | None) -> HttpRequest: ...
+
+    def read_calendars(self, answer: HttpAnswer) -> Calendars: ...
+
+    def list_events(self, calendar_id: str, place: Place, window: Window | None) -> HttpRequest: ...
+
+    def read_events(self, answer: HttpAnswer) -> Page: ...
+
+    def params_hash(self) -> bytes:
+        """Of what a baseline is asked with besides its window: another one means a new baseline."""
+        ...
+
+    def trouble_in(self, answer: HttpAnswer) -> Trouble:
+        """What an answer of 400 and more means."""
+        ...
+
+    def wants_baseline(self, answer: HttpAnswer) -> bool:
+        """Whether it says that the cursor is worth nothing any more."""
+        ...
