@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -25,38 +26,36 @@ OF_THE_GRANT = {*USERS_TO_MEND, ErrorType.MISCONFIGURED}
 
 _SENTENCES = {
     ErrorType.AUTHENTICATION_EXPIRED: "Your {calendar} connection has expired. Please reconnect.",
-    ErrorType.PERMISSION_MISSING: "Calendar permission was not granted. Please reconnect and allow access to {calendar}.",
-    ErrorType.RATE_LIMITED: "{calendar} is temporarily busy. It will be tried again by itself.",
-    ErrorType.PROVIDER_UNAVAILABLE: "{calendar} cannot be reached at the moment. It will be tried again by itself.",
+    ErrorType.PERMISSION_MISSING: "Calendar permission was not granted. Please reconnect, and allow access to {calendar}.",
+    ErrorType.RATE_LIMITED: "{calendar} is temporarily busy. {next}",
+    ErrorType.PROVIDER_UNAVAILABLE: "{calendar} cannot be reached at the moment. {next}",
     ErrorType.CALENDAR_NOT_FOUND: "This calendar is not there any more at {calendar}.",
-    ErrorType.MISCONFIGURED: "{calendar} does not accept this service's set-up. It is on our side; our operators are told.",
-    ErrorType.INTERNAL: "{calendar} could not be synced. It is on our side, and will be tried again by itself.",
+    ErrorType.MISCONFIGURED: "{calendar} does not accept this service's set-up. It is on our side, and our operators are told.",
+    ErrorType.INTERNAL: "{calendar} could not be synced. It is on our side. {next}",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """`retry_after`: seconds, where the provider named them. `provider_code`: its own word for it."""
+    """`calendar`: what people call the provider's, `Google Calendar`. `retry_after`: seconds, where the provider named them.
+    `provider_code`: its own word for it."""
 
     error_type: ErrorType
-    sentence: str
+    calendar: str
     retry_after: int | None = None
     provider_code: str | None = None
 
-
-def trouble(
-    error_type: ErrorType, calendar: str, *, retry_after: int | None = None, provider_code: str | None = None
-) -> Trouble:
-    """`calendar` is what people call the provider's: `Google Calendar`."""
-    sentence = _SENTENCES[error_type].format(calendar=calendar)
-    return Trouble(error_type, sentence, retry_after, provider_code)
+    def sentence(self, next_at: datetime | None = None) -> str:
+        """What the user reads; `next_at`: when it is tried again."""
+        soon = "Please try again later." if next_at is None else f"Next try at {next_at:%H:%M} UTC."
+        return _SENTENCES[self.error_type].format(calendar=self.calendar, next=soon)
 
 
 class SyncFailed(Exception):
     """A calendar, or a grant's list of them, cannot be synced now."""
 
     def __init__(self, trouble: Trouble) -> None:
-        super().__init__(trouble.sentence)
+        super().__init__(f"{trouble.error_type}: {trouble.provider_code}")
         self.trouble = trouble
 
 

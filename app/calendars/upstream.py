@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from app.calendars.event import Event
 from app.calendars.trouble import Trouble
@@ -53,20 +52,15 @@ class Place:
 class Page:
     """A part of what there is, or of what has changed. `removed` are ids.
 
-    `next_page` None: it is the last one, and what changes after it is listed from `cursor` on.
+    `next_page` None: it is the last one, and what changes after it is listed from `cursor` on. `unreadable`: ids of events
+    that nothing could be made of, which are left out.
     """
 
     events: tuple[Event, ...]
     removed: tuple[str, ...]
     next_page: str | None
     cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """What a user wants an event to be; what is None stays as it is. `fields` are ours: see `app.api.calendar_events`."""
-
-    fields: Mapping[str, Any]
+    unreadable: tuple[str, ...] = ()
 
 
 class Upstream(Protocol):
