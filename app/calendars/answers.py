@@ -26,7 +26,7 @@ def fields_of(answer: HttpAnswer, calendar: str) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise SyncFailed(Trouble(ErrorType.PROVIDER_UNAVAILABLE, calendar, provider_code="unusable_answer"))
     if any(each in answer.body for each in _ODD):
-        fields = _storable(fields)
+        return {_storable(name): _storable(member) for name, member in fields.items()}
     return fields
 
 

@@ -85,3 +85,9 @@ class Event:
     @property
     def is_cancelled(self) -> bool:
         return self.status == CANCELLED
+
+    def is_older_than(self, other: Event) -> bool:
+        """Whether both say when they were last changed, and this one earlier."""
+        if self.updated_at is None or other.updated_at is None:
+            return False
+        return self.updated_at < other.updated_at

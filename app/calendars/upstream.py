@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -61,6 +62,29 @@ class Page:
     next_page: str | None
     cursor: str | None
     unreadable: tuple[str, ...] = ()
+
+
+# An event as it is now, by its id; None: it is there no more.
+Change = tuple[str, Event | None]
+
+
+def page_of(
+    changes: Iterable[Change], *, next_page: str | None, cursor: str | None, unreadable: Iterable[str] = ()
+) -> Page:
+    """What comes of changes in the order in which they are listed: of several of one event the last, unless it is known to be
+    older."""
+    latest: dict[str, Event | None] = {}
+    for external_id, event in changes:
+        known = latest.get(external_id)
+        if event is None or known is None or not event.is_older_than(known):
+            latest[external_id] = event
+    return Page(
+        tuple(event for event in latest.values() if event is not None),
+        tuple(external_id for external_id, event in latest.items() if event is None),
+        next_page,
+        cursor,
+        tuple(unreadable),
+    )
 
 
 class Upstream(Protocol):

@@ -1,4 +1,4 @@
-"""The one door through which OAuth requests leave.
+"""The one door through which requests to providers leave, to their OAuth endpoints and to their APIs.
 
 Every request has a total deadline and a bounded body; where it may lead, and that it follows no redirect, is
 `app.outbound`'s. What a failure says of the request (was it sent, may it have been processed) is decided here, since a
@@ -31,9 +31,15 @@ class Door:
     """Sends requests to providers. Create it and close it on the event loop that uses it."""
 
     def __init__(
-        self, reachable: Reachable, *, timeout_seconds: float = 10.0, max_connections: int = 1024
+        self,
+        reachable: Reachable,
+        *,
+        timeout_seconds: float = 10.0,
+        max_connections: int = 1024,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
         self._timeout_seconds = timeout_seconds
+        self._max_answer_bytes = max_answer_bytes
         # Reading has no time of its own: a timer that fires after a pause would drop an answer that is there.
         self._outbound = Outbound(
             reachable,
@@ -43,7 +49,8 @@ class Door:
         )
 
     async def send(self, client: OAuthClient, request: HttpRequest) -> HttpAnswer:
-        """The answer, whatever its status. Raises ProviderUnavailable, or ProviderError for one over 64 KiB."""
+        """The answer, whatever its status. Raises ProviderUnavailable, or ProviderError for one that is larger
+        than it may be."""
         try:
             return await self._in_time(self._exchange(client, request))
         except AddressRefused as error:
@@ -84,9 +91,9 @@ class Door:
             # Raw: a small body must not become a large one.
             async for chunk in response.content.iter_any():
                 body += chunk
-                if len(body) > MAX_ANSWER_BYTES:
+                if len(body) > self._max_answer_bytes:
                     raise _oversized(client)
-        whole = expanded(bytes(body), headers.get("content-encoding", ""), limit=MAX_ANSWER_BYTES)
+        whole = expanded(bytes(body), headers.get("content-encoding", ""), limit=self._max_answer_bytes)
         if whole is None:
             raise _oversized(client)
         return HttpAnswer(response.status, headers, whole)

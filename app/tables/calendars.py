@@ -62,14 +62,16 @@ calendar_sync_states = Table(
     time_column("window_since"),  # of the cursor; null: it has none
     time_column("window_until"),
     time_column("last_full_at"),
+    time_column("full_due_at"),  # when the next baseline is due, whatever the cursor is worth
     time_column("last_ok_at"),
     Column("last_error", JSONB(none_as_null=True)),
     Column("failures", Integer, nullable=False, server_default="0"),  # in a row
-    time_column("next_attempt_at"),  # null: it is not synced, since it is not there any more
+    Column("scheduled", Boolean, nullable=False),  # as its account, for the index
+    time_column("next_attempt_at"),  # null: at any time, but not by the schedule
     Column("lease_owner", UUID),
     time_column("lease_until"),
     CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name="lease_is_whole"),
-    Index("calendar_sync_states_due_idx", "next_attempt_at"),
+    Index("calendar_sync_states_due_idx", "next_attempt_at", postgresql_where=text("scheduled")),
     postgresql_with={"fillfactor": "70"},
 )
 

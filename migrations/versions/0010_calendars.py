@@ -83,9 +83,11 @@ def upgrade() -> None:
         sa.Column("window_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("window_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_full_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("full_due_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_ok_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_error", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("scheduled", sa.Boolean(), nullable=False),
         sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("lease_owner", sa.UUID(), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
@@ -99,7 +101,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("calendar_sync_states_pkey")),
         postgresql_with={"fillfactor": "70"},
     )
-    op.create_index("calendar_sync_states_due_idx", "calendar_sync_states", ["next_attempt_at"], unique=False)
+    op.create_index(
+        "calendar_sync_states_due_idx",
+        "calendar_sync_states",
+        ["next_attempt_at"],
+        unique=False,
+        postgresql_where=sa.text("scheduled"),
+    )
     op.create_table(
         "calendar_events",
         sa.Column("calendar_id", sa.UUID(), nullable=False),
