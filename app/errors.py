@@ -16,9 +16,9 @@ code, a secret or text that came from upstream.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
 
@@ -64,6 +64,7 @@ class BrokerError(Exception):
         self.user_id = user_id
         self.grant_id = grant_id
         self.retry_after = retry_after
+        self.extension: Mapping[str, Any] = {}  # what a problem says besides
 
     def about(self, *, provider: str, user_id: str, grant_id: UUID) -> None:
         """Says whose trouble it is, where it was raised by somebody who did not know."""
@@ -152,7 +153,21 @@ class ReconnectRequired(BrokerError):
 
 
 class InsufficientScope(BrokerError):
+    """`account`: where consenting once more would help, the grant's."""
+
     code = "insufficient_scope"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        provider: str,
+        user_id: str,
+        grant_id: UUID | None = None,
+        account: str | None = None,
+    ) -> None:
+        super().__init__(detail, provider=provider, user_id=user_id, grant_id=grant_id)
+        self.account = account
 
 
 class NotFound(BrokerError):

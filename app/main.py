@@ -19,6 +19,7 @@ from app.api.lane import BrokerApp, Lane
 from app.api.load import Load
 from app.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestTelemetry
 from app.api.services import Services
+from app.apis.caller import MAX_API_ANSWER_BYTES
 from app.audit.disclosures import AggregatedDisclosures
 from app.clock import DatabaseClock
 from app.configured import admin_key, data_key_policy, key_provider, new_database, oauth_clients
@@ -27,6 +28,7 @@ from app.db import Database
 from app.drain import Drain
 from app.listener import Listener
 from app.oauth.client import OAuthClients
+from app.oauth.door import Door
 from app.oauth.endpoints import TokenEndpoints
 from app.oauth.load import load_catalogue
 from app.outages import DatabaseUnavailable
@@ -126,6 +128,12 @@ async def running(
             read.reachable, timeout_seconds=read.upstream_timeout_seconds, breakers=breakers
         )
         stack.push_async_callback(endpoints.close)
+        api_door = Door(
+            read.reachable,
+            timeout_seconds=read.upstream_timeout_seconds,
+            max_answer_bytes=MAX_API_ANSWER_BYTES,
+        )
+        stack.push_async_callback(api_door.close)
         drain = Drain(clock, within=timedelta(seconds=read.drain_seconds))
         ground = Ground(
             read,
@@ -134,6 +142,7 @@ async def running(
             data_keys,
             listener,
             endpoints,
+            api_door,
             breakers,
             clients,
             clock,
@@ -148,6 +157,7 @@ async def running(
         stack.push_async_callback(services.authenticator.close)
         stack.push_async_callback(services.limiter.close)
         stack.push_async_callback(services.refresher.close)
+        stack.push_async_callback(services.calendars.close)
         stack.push_async_callback(services.counting.close)
         if (key := admin_key(read)) is not None:
             await services.keys.install_admin_key(key)

@@ -13,6 +13,7 @@ from datetime import timedelta
 
 from app import settings
 from app.api.services import Services
+from app.apis.caller import ApiCaller
 from app.audit import disclosures as noted
 from app.audit import pruning, sealing
 from app.audit.anchor import Anchor
@@ -24,6 +25,13 @@ from app.audit.strict import StrictDisclosures
 from app.breaker import Breakers
 from app.breakers.sharing import BreakerSharing
 from app.breakers.switch import BreakerSwitch
+from app.calendars import schedule
+from app.calendars.asking import CalendarApis
+from app.calendars.listing import Lister
+from app.calendars.mirror import Mirror
+from app.calendars.schedule import CalendarSchedule
+from app.calendars.sync import CalendarSyncer
+from app.calendars.user import UserCalendars
 from app.clients.registrar import Registrar
 from app.clock import DatabaseClock
 from app.connect.connect import Connector
@@ -63,6 +71,7 @@ from app.grants.waiting import Waiting
 from app.jobs import Job, Timetable
 from app.listener import Listener
 from app.oauth.client import OAuthClients
+from app.oauth.door import Door
 from app.oauth.endpoints import TokenEndpoints
 from app.outbound.addresses import parse_network
 from app.resilience import Backoff
@@ -84,6 +93,7 @@ class Ground:
     data_keys: DataKeys
     listener: Listener
     endpoints: TokenEndpoints
+    api_door: Door
     breakers: Breakers
     clients: OAuthClients
     clock: DatabaseClock
@@ -123,7 +133,7 @@ def build(on: Ground) -> Services:
     slots = Slots()
     protocol = RefreshProtocol(
         vault, on.endpoints, on.clients, on.breakers, claims, ledger, candidates, safekeeping, slots, revoker,
-        on.drain, clock, backoff=Backoff(read.retry_attempts, read.retry_base_seconds, read.retry_cap_seconds),
+        on.drain, clock, backoff=_backoff(read),
     )  # fmt: skip
     refresher = Refresher(db, known, Answers(vault, clock), protocol, waiting, on.drain, Queue(), clock)
     due = DueRefresher(
@@ -139,6 +149,7 @@ def build(on: Ground) -> Services:
     sharing = BreakerSharing(db, on.breakers, listener, clock, replica=on.replica)
     interval = timedelta(seconds=read.refresh_interval_seconds)
     disclosures, sealer = _disclosures(on), Sealer(db, vault, Anchor(read.audit_anchor), clock)
+    calendars = _calendars(on, refresher)
     validator = Validator(db, vault, on.endpoints, on.clients, clock)
     jobs = [
         Job("set_clock", lambda: db.set_clock(clock), timedelta(minutes=1)),
@@ -151,6 +162,7 @@ def build(on: Ground) -> Services:
         Job("erase_candidates", candidates.erase_old, timedelta(minutes=10)),
         Job("tend_data_keys", on.data_keys.tend, _TEND),
         _rewrap(on),
+        *calendars.jobs,
         *_trail(on, disclosures, sealer),
         *_checkup(on, validator, refresher, incidents, known),
     ]
@@ -172,6 +184,8 @@ def build(on: Ground) -> Services:
         counting=Counting(db, clock),
         validator=validator,
         connector=connector,
+        calendars=calendars.of_users,
+        calendar_apis=calendars.apis,
         tickets=tickets,
         clients=on.clients,
         registrar=Registrar(db, vault, on.clients, listener, clock),
@@ -192,6 +206,35 @@ def build(on: Ground) -> Services:
         replica=on.replica,
         started_at=clock.now(),
     )
+
+
+@dataclass(frozen=True)
+class _Calendars:
+    """What the rest needs of them."""
+
+    apis: CalendarApis
+    of_users: UserCalendars
+    jobs: list[Job]
+
+
+def _calendars(on: Ground, refresher: Refresher) -> _Calendars:
+    backoff = _backoff(on.read)
+    caller = ApiCaller(refresher, on.clients, on.breakers, on.api_door, on.clock, backoff=backoff)
+    apis = CalendarApis(caller, on.clients, on.clock, backoff=backoff)
+    mirror = Mirror(on.db, on.vault, apis, on.clock, every=timedelta(seconds=on.read.calendar_sync_seconds))
+    lister = Lister(on.db, apis, on.clock)
+    scheduled = CalendarSchedule(on.db, apis, lister, mirror, on.drain, on.clock)
+    syncer = CalendarSyncer(on.db, apis, lister, mirror, on.clock)
+    jobs = [
+        Job("sync_calendars", scheduled.sync_due, schedule.EVERY),
+        Job("list_calendars", scheduled.list_due, schedule.EVERY),
+        Job("sweep_calendars", scheduled.sweep, schedule.SWEEP_EVERY),
+    ]
+    return _Calendars(apis, UserCalendars(on.db, apis, syncer, on.clock), jobs)
+
+
+def _backoff(read: Settings) -> Backoff:
+    return Backoff(read.retry_attempts, read.retry_base_seconds, read.retry_cap_seconds)
 
 
 def _rewrap(on: Ground) -> Job:

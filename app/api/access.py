@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -12,8 +12,11 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from app.api.services import Services, Use
 from app.consumers.consumer import Consumer, Scope, split_key
 from app.errors import InvalidRequest, Unauthenticated
-from app.grants.grant import GrantKey, absent_twin
+from app.grants.grant import Grant, GrantKey, absent_twin
+from app.grants.selection import Selection
 from app.telemetry import note, security_event, security_event_later
+
+_AT_MOST = 500  # accounts of one user
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="bearer", description="An API key, `brk_...`.")
 _header = APIKeyHeader(
@@ -87,3 +90,16 @@ def as_seen(services: Services, consumer: Consumer, key: GrantKey) -> GrantKey:
         return key
     security_event_later("foreign_grant")
     return absent_twin(key)
+
+
+async def grants_seen(
+    services: Services, consumer: Consumer, user_id: str, *, provider: str | None = None
+) -> Sequence[Grant]:
+    """The user's grants that the consumer may see."""
+    wanted = Selection(
+        provider=provider,
+        user_id=user_id,
+        visible_providers=consumer.providers,
+        visible_users=consumer.users,
+    )
+    return await services.reader.listed(wanted, after=None, limit=_AT_MOST)

@@ -11,12 +11,13 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from app.api.services import services_of
+from app.api.services import Services, services_of
 from app.connect.request import Wish
 from app.errors import (
     BodyTooLarge,
     BrokerError,
     Forbidden,
+    InsufficientScope,
     InvalidRequest,
     NotFound,
     ReconnectRequired,
@@ -25,6 +26,7 @@ from app.errors import (
     UpstreamError,
     ValidationFailed,
 )
+from app.grants.grant import GrantKey
 from app.telemetry import current_request_id, note, security_event
 
 MEDIA_TYPE = "application/problem+json"
@@ -101,6 +103,14 @@ class Problem(BaseModel):
     errors: list[FieldError] | None = Field(
         default=None, exclude_if=_is_absent, description="Each field that is wrong."
     )
+    error_type: str | None = Field(
+        default=None, exclude_if=_is_absent, description="Of calendars: why they were not synced."
+    )
+    sync: dict[str, Any] | None = Field(
+        default=None,
+        exclude_if=_is_absent,
+        description="Of calendars: what the sync came to, as where it succeeds.",
+    )
 
 
 def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
@@ -150,6 +160,7 @@ def problem_of(request: Request, error: BrokerError) -> Problem:
         errors=[FieldError(field=field, message=message) for field, message in error.fields.items()]
         if isinstance(error, ValidationFailed)
         else None,
+        **error.extension,
     )
 
 
@@ -161,15 +172,20 @@ def _retry_after(error: BrokerError) -> int | None:
 
 
 def _action(request: Request, error: BrokerError) -> Action | None:
-    """The way to connect a dead grant again, where the provider has one and we are registered there."""
-    if not isinstance(error, ReconnectRequired) or error.provider is None or error.user_id is None:
+    """What helps where the resource owner has to consent once more."""
+    if not isinstance(error, ReconnectRequired | InsufficientScope) or error.account is None:
         return None
-    services = services_of(request)
-    client = services.clients.get(error.provider)
+    if error.provider is None or error.user_id is None:
+        return None
+    return reconnect(services_of(request), GrantKey(error.provider, error.user_id, error.account))
+
+
+def reconnect(services: Services, key: GrantKey) -> Action | None:
+    """The way to connect a grant again, where the provider has one and we are registered there."""
+    client = services.clients.get(key.provider)
     if client.client_id is None or not client.provider.is_connectable:
         return None
-    wish = Wish(error.provider, error.user_id, error.account)
-    return Action(kind="reconnect", url=services.tickets.url(wish))
+    return Action(kind="reconnect", url=services.tickets.url(Wish(key.provider, key.user_id, key.account)))
 
 
 def respond(request: Request, error: BrokerError) -> JSONResponse:

@@ -8,6 +8,7 @@ from app.api import (
     audit,
     batch,
     breakers,
+    calendar,
     clients,
     consumers,
     grant_list,
@@ -26,7 +27,7 @@ PREFIX = "/api/v1"
 def include(app: FastAPI) -> None:
     api = APIRouter()
     for resource in (
-        *(batch, tokens, grant_list, grants, oauth, users, providers, clients),
+        *(batch, tokens, grant_list, grants, oauth, users, calendar, providers, clients),
         *(consumers, refresh, breakers, audit),
     ):
         api.include_router(resource.router)

@@ -15,6 +15,8 @@ from app.audit.sealing import Sealer
 from app.breaker import Breakers
 from app.breakers.sharing import BreakerSharing
 from app.breakers.switch import BreakerSwitch
+from app.calendars.asking import CalendarApis
+from app.calendars.user import UserCalendars
 from app.clients.registrar import Registrar
 from app.clock import Clock
 from app.connect.connect import Connector
@@ -64,6 +66,8 @@ class Services:
     counting: Counting
     validator: Validator
     connector: Connector
+    calendars: UserCalendars
+    calendar_apis: CalendarApis
     tickets: Tickets
     clients: OAuthClients
     registrar: Registrar

@@ -11,7 +11,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field
 
-from app.api.access import consumer_with
+from app.api.access import consumer_with, grants_seen
 from app.api.answers import GrantAnswer, describe
 from app.api.deps import Body, OpaqueName, ProviderPath, UserPath
 from app.api.problems import Problem, problem_of, responses
@@ -19,14 +19,12 @@ from app.api.services import Services, Use
 from app.consumers.consumer import Consumer, Scope
 from app.errors import BrokerError, ReconnectRequired
 from app.grants.grant import Grant, GrantKey, Health, Status, not_found
-from app.grants.selection import Selection
 from app.grants.token import DEFAULT_MIN_TTL, Need
 from app.grants.verdict import Overall, overall, sentence
 
 router = APIRouter(tags=["OAuth"])
 
 Reader = Annotated[Consumer, Depends(consumer_with(Scope.GRANTS_READ))]
-_AT_MOST = 500  # accounts of one user
 
 
 class ConnectionHealth(BaseModel):
@@ -84,7 +82,7 @@ async def get_provider_health(
 ) -> UserHealth:
     """Every account of the user there. Asks the provider nothing."""
     services.clients.get(provider)
-    grants = await _grants_of(services, consumer, user_id, provider=provider)
+    grants = await grants_seen(services, consumer, user_id, provider=provider)
     if not grants:
         raise not_found(GrantKey(provider, user_id))
     return _health(grants, services.clock.now())
@@ -95,7 +93,7 @@ async def get_provider_health(
 )
 async def get_user_health(user_id: UserPath, services: Use, consumer: Reader) -> UserHealth:
     """Every account of the user at every provider that the key may see. Asks the providers nothing."""
-    return _health(await _grants_of(services, consumer, user_id), services.clock.now())
+    return _health(await grants_seen(services, consumer, user_id), services.clock.now())
 
 
 @router.post(
@@ -112,7 +110,7 @@ async def refresh_tokens(
 ) -> RefreshTokensAnswer:
     """Refreshes those that have expired or are about to; the others are left as they are."""
     services.clients.get(provider)
-    grants = await _grants_of(services, consumer, body.user_id, provider=provider)
+    grants = await grants_seen(services, consumer, body.user_id, provider=provider)
     if not grants:
         raise not_found(GrantKey(provider, body.user_id))
     items = await asyncio.gather(*(_refresh(request, services, grant) for grant in grants))
@@ -142,19 +140,6 @@ async def _refresh(request: Request, services: Services, grant: Grant) -> Refres
         outcome = "reconnect_required" if isinstance(error, ReconnectRequired) else "failed"
         return kept.model_copy(update={"outcome": outcome, "problem": problem_of(request, error)})
     return kept.model_copy(update={"outcome": "refreshed", "expires_at": token.grant.expires_at})
-
-
-async def _grants_of(
-    services: Services, consumer: Consumer, user_id: str, *, provider: str | None = None
-) -> Sequence[Grant]:
-    """The user's grants that the consumer may see."""
-    wanted = Selection(
-        provider=provider,
-        user_id=user_id,
-        visible_providers=consumer.providers,
-        visible_users=consumer.users,
-    )
-    return await services.reader.listed(wanted, after=None, limit=_AT_MOST)
 
 
 def _health(grants: Sequence[Grant], now: datetime) -> UserHealth:

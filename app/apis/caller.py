@@ -19,6 +19,7 @@ from app.oauth.door import Door
 from app.oauth.wire import HttpAnswer, HttpRequest
 from app.resilience import Backoff
 
+MAX_API_ANSWER_BYTES = 16 * 1024 * 1024  # a page of a list, read whole
 _REPEATED = {Category.NETWORK, Category.TRANSIENT}
 
 
@@ -55,9 +56,6 @@ class ApiCaller:
             return answer
         token = await self._refresher.force(key, generation=token.grant.generation)
         return await self._asked(client, request, token, repeatable=repeatable)
-
-    async def close(self) -> None:
-        await self._door.close()
 
     async def _asked(
         self, client: OAuthClient, request: HttpRequest, token: Token, *, repeatable: bool

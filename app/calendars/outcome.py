@@ -1,15 +1,15 @@
-"""What a sync came to: for each calendar, and for a grant's together. Pure."""
+"""What a sync came to: for each calendar, for a grant's together, and for a user's. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from app.calendars.trouble import OF_THE_GRANT, ErrorType, Trouble
+from app.calendars.trouble import USERS_TO_MEND, ErrorType, Trouble
 
 
 class SyncStatus(StrEnum):
@@ -92,39 +92,68 @@ class CalendarOutcome:
 
 @dataclass(frozen=True, slots=True)
 class SyncOutcome:
-    """What became of a grant's calendars. `trouble`: what kept all of them, or some, from being synced."""
+    """What became of a grant's calendars, as it is answered and kept. `error_type`: of what kept all of them, or some, from
+    being synced. `calendars`: each one's `CalendarOutcome.fields`."""
 
     run_id: UUID
-    grant_id: UUID
     status: SyncStatus
     message: str
-    trouble: Trouble | None
-    calendars: Sequence[CalendarOutcome]
+    error_type: ErrorType | None
+    calendars: Sequence[Mapping[str, Any]]
     next_at: datetime | None
+    retry_after: int | None = None
+
+    @property
+    def is_good(self) -> bool:
+        """Whether anything at all was synced."""
+        return self.status in {SyncStatus.SUCCESS, SyncStatus.PARTIAL}
 
 
 def concluded(
-    run_id: UUID,
-    grant_id: UUID,
-    calendars: Sequence[CalendarOutcome],
-    *,
-    title: str,
-    trouble: Trouble | None = None,
-    next_at: datetime | None = None,
+    run_id: UUID, calendars: Sequence[CalendarOutcome], *, title: str, trouble: Trouble | None = None
 ) -> SyncOutcome:
-    """What all of it comes to. `trouble`: of the grant itself, such as its list of calendars."""
+    """What all of it comes to. `trouble`: of the grant itself, such as its list of calendars; `title`: what people call the
+    provider's calendar."""
     failed = [each for each in calendars if each.trouble is not None]
     worst = trouble or next((each.trouble for each in failed), None)
+    next_at = min((each.next_at for each in calendars if each.next_at is not None), default=None)
     if worst is None:
-        return SyncOutcome(
-            run_id, grant_id, SyncStatus.SUCCESS, _good_news(title, calendars), None, calendars, next_at
+        status, message = SyncStatus.SUCCESS, _good_news(title, calendars)
+    elif len(failed) < len(calendars):
+        status, message = (
+            SyncStatus.PARTIAL,
+            f"Some of your calendars are up to date. {worst.sentence(next_at)}",
         )
-    sentence = worst.sentence(next_at)
-    if len(failed) < len(calendars):
-        status, message = SyncStatus.PARTIAL, f"Some of your calendars are up to date. {sentence}"
     else:
-        status, message = _status_of(worst), sentence
-    return SyncOutcome(run_id, grant_id, status, message, worst, calendars, next_at)
+        status, message = _status_of(worst), worst.sentence(next_at)
+    return SyncOutcome(
+        run_id=run_id,
+        status=status,
+        message=message,
+        error_type=None if worst is None else worst.error_type,
+        calendars=[each.fields() for each in calendars],
+        next_at=next_at,
+        retry_after=None if worst is None else worst.retry_after,
+    )
+
+
+def together(outcomes: Sequence[SyncOutcome]) -> SyncOutcome:
+    """What the syncs of several grants of a user come to."""
+    if len(outcomes) == 1:
+        return outcomes[0]
+    worst = next((each for each in outcomes if each.error_type is not None), outcomes[0])
+    some = any(each.is_good for each in outcomes) and not all(
+        each.status is SyncStatus.SUCCESS for each in outcomes
+    )
+    return SyncOutcome(
+        run_id=outcomes[0].run_id,
+        status=SyncStatus.PARTIAL if some else worst.status,
+        message=" ".join(dict.fromkeys(each.message for each in outcomes)),
+        error_type=worst.error_type,
+        calendars=[calendar for each in outcomes for calendar in each.calendars],
+        next_at=min((each.next_at for each in outcomes if each.next_at is not None), default=None),
+        retry_after=worst.retry_after,
+    )
 
 
 def _good_news(title: str, calendars: Sequence[CalendarOutcome]) -> str:
@@ -136,8 +165,8 @@ def _good_news(title: str, calendars: Sequence[CalendarOutcome]) -> str:
 
 
 def _status_of(trouble: Trouble) -> SyncStatus:
+    if trouble.error_type in USERS_TO_MEND:
+        return SyncStatus.TOKEN_UNAVAILABLE
     if trouble.error_type in {ErrorType.PROVIDER_UNAVAILABLE, ErrorType.RATE_LIMITED}:
         return SyncStatus.PROVIDER_UNAVAILABLE
-    if trouble.error_type in OF_THE_GRANT - {ErrorType.MISCONFIGURED}:
-        return SyncStatus.TOKEN_UNAVAILABLE
     return SyncStatus.FAILED

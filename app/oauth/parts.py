@@ -29,6 +29,7 @@ from app.oauth import urls
 Rotation = Literal["never", "graced", "strict"]
 ClientAuthentication = Literal["basic", "post", "private_key_jwt", "none"]
 Meaning = Literal["dead", "retry", "client"]
+CalendarApi = Literal["google", "microsoft"]
 
 _HOP_HEADERS = frozenset(
     {"authorization", "connection", "content-length", "cookie", "host", "transfer-encoding"}
@@ -185,6 +186,8 @@ class Api(Group):
     """Sent with each request to the API."""
     rate: Rate | None = None
     """What one grant may ask of the API; null: we do not limit."""
+    calendars: CalendarApi | None = None
+    """Whose calendar API it speaks: google or microsoft. Entries of these names need not say it."""
 
 
 class Errors(Group):

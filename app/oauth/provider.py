@@ -28,6 +28,7 @@ from app.oauth import urls
 from app.oauth.parts import (
     AccessToken,
     Api,
+    CalendarApi,
     ClientAuthentication,
     Errors,
     Group,
@@ -54,6 +55,8 @@ DEFAULT_CLIENT = frozenset(
 DEFAULTS: Mapping[Meaning, Collection[str]] = MappingProxyType(
     {"dead": DEFAULT_DEAD, "retry": DEFAULT_RETRY, "client": DEFAULT_CLIENT}
 )
+
+_CALENDARS: Mapping[str, CalendarApi] = {"google": "google", "microsoft": "microsoft"}
 
 URL_FIELDS = (
     *("issuer", "authorization_url", "token_url", "refresh_url"),
@@ -163,6 +166,11 @@ class Provider(Group):
     def is_discovered(self) -> bool:
         """Whether its endpoints have to be asked of its issuer (RFC 8414) before anything can be sent."""
         return self.token_url is None
+
+    @property
+    def calendar_api(self) -> CalendarApi | None:
+        """Whose calendar API it has; None: it has none that we know."""
+        return self.api.calendars or _CALENDARS.get(self.name)
 
     @property
     def is_connectable(self) -> bool:

@@ -1,0 +1,169 @@
+"""The SQL of events as syncs write them: many rows in one statement."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Date,
+    DateTime,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    column,
+    delete,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from app.calendars.event import CANCELLED, Boundary, Event, Kind
+from app.calendars.outcome import Counts
+from app.db import Tx
+from app.tables import calendar_events as events
+
+_TIME = DateTime(timezone=True)
+_TYPES: Mapping[str, Any] = {
+    "external_id": Text, "kind": Text, "status": Text, "ical_uid": Text, "master_id": Text, "original_start": Text,
+    "start_at": _TIME, "end_at": _TIME, "start_date": Date, "end_date": Date, "zone": Text, "recurrence": Text,
+    "etag": Text, "provider_updated_at": _TIME, "raw": Text, "since": _TIME, "until": _TIME,
+}  # fmt: skip
+_SAME = ("etag", "status", "start_at", "end_at", "start_date", "end_date")
+
+
+async def put(tx: Tx, calendar_id: UUID, found: Sequence[Event], *, generation: int) -> Counts:
+    """Stores them as they are now, unless what is stored was changed later. How many were new, and how many another."""
+    row = (await tx.execute(_PUT, {**_arrays(found), "calendar": calendar_id, "baseline": generation})).one()
+    if row.written < len(found):  # what is stored is later: but it was seen
+        ids = [event.external_id for event in found]
+        seen = events.c.external_id.in_(ids), events.c.generation < generation
+        await tx.execute(
+            update(events).where(events.c.calendar_id == calendar_id, *seen).values(generation=generation)
+        )
+    return Counts(added=row.added, updated=row.updated)
+
+
+async def remove(tx: Tx, calendar_id: UUID, ids: Collection[str], *, besides: Collection[str]) -> Counts:
+    """Deletes these, and the exceptions of those that are series, `besides` which there may be others. How many."""
+    gone = or_(
+        events.c.external_id.in_(ids),
+        and_(events.c.master_id.in_(ids), events.c.external_id.not_in(besides)),
+    )
+    return await _deleted(tx, events.c.calendar_id == calendar_id, gone)
+
+
+async def are_of_series(tx: Tx, calendar_id: UUID, ids: Collection[str]) -> bool:
+    """Whether any of these is a series, as far as is known here."""
+    series = or_(
+        and_(events.c.external_id.in_(ids), events.c.kind == Kind.SERIES), events.c.master_id.in_(ids)
+    )
+    found = select(literal(1)).where(events.c.calendar_id == calendar_id, series).limit(1)
+    return (await tx.execute(found)).scalar() is not None
+
+
+async def drop_unseen(tx: Tx, calendar_id: UUID, *, generation: int) -> Counts:
+    """Deletes what a baseline did not list."""
+    return await _deleted(tx, events.c.calendar_id == calendar_id, events.c.generation < generation)
+
+
+async def drop_orphans(tx: Tx, calendar_id: UUID) -> None:
+    """Deletes cancelled instances of series that are not there."""
+    master = events.alias("master")
+    lives = exists().where(
+        master.c.calendar_id == events.c.calendar_id, master.c.external_id == events.c.master_id
+    )
+    await tx.execute(
+        delete(events).where(
+            events.c.calendar_id == calendar_id,
+            events.c.master_id.is_not(None),
+            events.c.status == CANCELLED,
+            ~lives,
+        )
+    )
+
+
+async def _deleted(tx: Tx, *which: ColumnElement[bool]) -> Counts:
+    gone = delete(events).where(*which).returning(events.c.status)
+    statuses = list(await tx.scalars(gone))
+    return Counts(deleted=sum(status != CANCELLED for status in statuses))
+
+
+def _put_statement() -> Any:
+    """One statement for any number of events, so that it is compiled and prepared once."""
+    given = (
+        func.unnest(*(bindparam(name, type_=ARRAY(kind)) for name, kind in _TYPES.items()))
+        .table_valued(*(column(name, kind) for name, kind in _TYPES.items()))
+        .render_derived(name="given")
+    )
+    calendar = bindparam("calendar", type_=events.c.calendar_id.type)
+    before: CTE = (
+        select(*(events.c[name] for name in ("external_id", *_SAME)))
+        .where(events.c.calendar_id == calendar, events.c.external_id.in_(select(given.c.external_id)))
+        .cte("before")
+    )
+    values = {name: given.c[name] for name in _TYPES} | {
+        "recurrence": func.string_to_array(given.c.recurrence, "\n"),
+        "raw": cast(given.c.raw, JSONB),
+    }
+    generation = bindparam("baseline", type_=events.c.generation.type)
+    rows = select(calendar, generation, *values.values())
+    insert = upsert(events).from_select(["calendar_id", "generation", *values], rows)
+    new = insert.excluded
+    stored, told = events.c.provider_updated_at, new.provider_updated_at
+    written: CTE = (
+        insert.on_conflict_do_update(
+            index_elements=["calendar_id", "external_id"],
+            set_={name: new[name] for name in ("generation", *values)},
+            where=or_(stored.is_(None), told.is_(None), told >= stored),
+        )
+        .returning(*(events.c[name] for name in ("external_id", *_SAME)))
+        .cte("written")
+    )
+    is_other = or_(*(before.c[name].is_distinct_from(written.c[name]) for name in _SAME))
+    was_there = before.c.external_id.is_not(None)
+    return select(
+        func.count().label("written"),
+        func.count().filter(~was_there, written.c.status != CANCELLED).label("added"),
+        func.count().filter(was_there, is_other).label("updated"),
+    ).select_from(written.outerjoin(before, before.c.external_id == written.c.external_id))
+
+
+_PUT = _put_statement()
+
+
+def _arrays(found: Sequence[Event]) -> dict[str, list[Any]]:
+    rows = [_values(event) for event in found]
+    return {name: [row[index] for row in rows] for index, name in enumerate(_TYPES)}
+
+
+_NOWHERE = Boundary()
+
+
+def _values(event: Event) -> tuple[Any, ...]:
+    """In the order of `_TYPES`."""
+    start, end = event.start or _NOWHERE, event.end or _NOWHERE
+    return (
+        event.external_id, event.kind.value, event.status, event.ical_uid, event.master_id, event.original_start,
+        start.at, end.at, start.date, end.date, start.zone, "\n".join(event.recurrence) or None,
+        event.etag, event.updated_at, json.dumps(event.raw), *_bounds(event),
+    )  # fmt: skip
+
+
+def _bounds(event: Event) -> tuple[datetime | None, datetime | None]:
+    """From when until when there may be something of it."""
+    if event.start is None or event.end is None:
+        return None, None
+    ends = None if event.recurrence else event.end.latest
+    return event.start.earliest, ends

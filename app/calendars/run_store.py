@@ -1,0 +1,51 @@
+"""The SQL of sync runs: what syncs came to."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import DateTime, delete, func, insert, select
+
+from app.calendars.outcome import SyncOutcome, SyncStatus, SyncTrigger
+from app.calendars.trouble import ErrorType
+from app.db import Tx
+from app.tables import sync_runs as runs
+
+_clock = func.clock_timestamp(type_=DateTime(timezone=True))
+
+
+async def add(
+    tx: Tx, grant_id: UUID, outcome: SyncOutcome, *, trigger: SyncTrigger, started_at: datetime
+) -> None:
+    await tx.execute(
+        insert(runs).values(
+            id=outcome.run_id,
+            grant_id=grant_id,
+            trigger=trigger,
+            status=outcome.status,
+            error_type=outcome.error_type,
+            message=outcome.message,
+            calendars=list(outcome.calendars),
+            started_at=started_at,
+        )
+    )
+
+
+async def latest(tx: Tx, grant_id: UUID) -> SyncOutcome | None:
+    """What the last one came to."""
+    query = select(runs).where(runs.c.grant_id == grant_id).order_by(runs.c.id.desc()).limit(1)
+    row = (await tx.execute(query)).one_or_none()
+    if row is None:
+        return None
+    error_type = None if row.error_type is None else ErrorType(row.error_type)
+    return SyncOutcome(row.id, SyncStatus(row.status), row.message, error_type, row.calendars, None)
+
+
+async def sweep(tx: Tx, *, kept_for: timedelta, limit: int) -> int:
+    """Deletes some of those that ended longer ago; how many."""
+    old = (
+        select(runs.c.id, runs.c.grant_id).where(runs.c.ended_at < _clock - kept_for).limit(limit).subquery()
+    )
+    which = (runs.c.id == old.c.id, runs.c.grant_id == old.c.grant_id)
+    return (await tx.execute(delete(runs).where(*which))).rowcount
