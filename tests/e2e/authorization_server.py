@@ -31,12 +31,13 @@ POST = Registration("broker-post", "secret of broker-post", "post")
 
 @dataclass(frozen=True)
 class Report:
-    """What happened so far: token requests by grant type, refreshes by how they ended, and the refresh tokens that are
-    still good."""
+    """What happened so far: token requests by grant type, refreshes by how they ended, the refresh tokens that are still
+    good, and calendar requests by their answers, as `GET 200`, or `GET incremental 200` for those with a sync token."""
 
     arrived: Mapping[str, int]
     refreshes: Mapping[str, int]
     refresh_tokens: tuple[str, ...]
+    calendar: Mapping[str, int]
 
 
 class AuthorizationServer:
@@ -48,13 +49,15 @@ class AuthorizationServer:
 
     @classmethod
     @contextmanager
-    def running(cls, node: Path, *, redirect_uri: str, log: Path) -> Iterator[Self]:
-        """On a free port, until the block ends."""
+    def running(
+        cls, node: Path, *, redirect_uri: str, log: Path, myworld: str | None = None
+    ) -> Iterator[Self]:
+        """On a free port, until the block ends. At `myworld` is the host whose calendars it serves."""
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [str(node), "server.mjs"],
                 cwd=FOLDER,
-                env={**os.environ, "PORT": "0", "REDIRECT_URIS": redirect_uri},
+                env={**os.environ, "PORT": "0", "REDIRECT_URIS": redirect_uri, "MYWORLD": myworld or ""},
                 stdin=subprocess.PIPE,  # it ends when this does
                 stdout=output,
                 stderr=output,
@@ -77,7 +80,8 @@ class AuthorizationServer:
 
     def report(self) -> Report:
         fields = self._http.get("/_ctl").raise_for_status().json()
-        return Report(fields["arrived"], fields["refreshes"], tuple(fields["refresh_tokens"]))
+        refresh_tokens = tuple(fields["refresh_tokens"])
+        return Report(fields["arrived"], fields["refreshes"], refresh_tokens, fields["calendar"])
 
     def await_refresh_request(self) -> None:
         """Returns once a first refresh has arrived."""

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from tests.broker import Replicas, free_port, write_providers
-from tests.e2e import node
+from tests.e2e import calendar_world, node
 from tests.e2e.authorization_server import AuthorizationServer
 from tests.e2e.brokers import Brokers
 from tests.postgres import as_owner
@@ -27,12 +27,25 @@ def public_url() -> str:
     return f"http://127.0.0.1:{free_port()}"
 
 
+@pytest.fixture(scope="session")
+def myworld_commands() -> Path:
+    return calendar_world.installed()
+
+
 @pytest.fixture
-def op(node_with_packages: Path, public_url: str, tmp_path: Path) -> Iterator[AuthorizationServer]:
+def myworld() -> str | None:
+    """Where the calendars are; tests that need some have a host of their own."""
+    return None
+
+
+@pytest.fixture
+def op(
+    node_with_packages: Path, public_url: str, tmp_path: Path, myworld: str | None
+) -> Iterator[AuthorizationServer]:
     """The authorization server, `OP` in OpenID Connect's words."""
     callback = f"{public_url}/api/v1/oauth/oidc/callback"
     with AuthorizationServer.running(
-        node_with_packages, redirect_uri=callback, log=tmp_path / "op.log"
+        node_with_packages, redirect_uri=callback, log=tmp_path / "op.log", myworld=myworld
     ) as running:
         yield running
 

@@ -5,6 +5,7 @@
 //   REDIRECT_URIS   where codes may be sent to, separated by commas
 //   AT_TTL          seconds that an access token lives
 //   ROTATE          0: refresh tokens stay the same
+//   MYWORLD         where a host of calendars is: its API is then here too, below /calendar/v3, for our access tokens
 //
 // Prints `listening on <issuer>` once it answers, and ends when its standard input does, so that it outlives no test run.
 // GET /_ctl reports what happened; POST /_ctl with JSON changes what happens next: see `control` and `steer`.
@@ -15,6 +16,7 @@ import { text } from 'node:stream/consumers';
 import { setTimeout as pause } from 'node:timers/promises';
 import { exportJWK, generateKeyPair } from 'jose';
 import { Provider, errors } from 'oidc-provider';
+import { calendarApi } from './calendar.mjs';
 
 const control = {
   access_token_ttl: Number(process.env.AT_TTL ?? 60), // seconds, of those issued from now on
@@ -23,9 +25,14 @@ const control = {
   delay_ms: 0, // before every token request is looked at
   fail_next: 0, // so many token requests are answered with 503, unprocessed
   drop_next: 0, // so many token requests are processed, and their answers lost
+  calendar_delay_ms: 0, // before every calendar request is looked at
+  calendar_401: 0, // so many calendar requests with a good token are answered as with a bad one
+  calendar_410: 0, // so many with a sync token are told to begin anew
+  calendar_503: 0,
 };
 const arrived = {}; // token requests by grant type, counted on arrival
 const refreshes = {}; // how refreshes ended: granted, refused, failed (by fail_next), dropped (by drop_next)
+const calendar = {}; // answers to calendar requests, as `GET 200`, or `GET incremental 200` for those with a sync token
 const count = (counters, name) => { counters[name] = (counters[name] ?? 0) + 1; };
 
 // The stock adapter in memory forgets what is beyond 1,000 entries; this one forgets nothing.
@@ -66,7 +73,7 @@ async function configuration() {
       client('broker', 'secret of broker', 'client_secret_basic'),
       client('broker-post', 'secret of broker-post', 'client_secret_post'),
     ],
-    scopes: ['openid', 'email', 'offline_access', 'calendar.read'],
+    scopes: ['openid', 'email', 'offline_access', 'calendar.read', 'calendar.write'],
     claims: { openid: ['sub'], email: ['email'] },
     findAccount: (_ctx, id) => ({ accountId: id, claims: () => ({ sub: id, email: id }) }),
     pkce: { required: () => true },
@@ -135,7 +142,7 @@ async function steer(ctx) {
     Object.assign(control, changes);
     if (revoke !== undefined) withdraw(revoke);
   }
-  ctx.body = { arrived, refreshes, refresh_tokens: unspent('RefreshToken') };
+  ctx.body = { arrived, refreshes, calendar, refresh_tokens: unspent('RefreshToken') };
 }
 
 // A person withdraws all consent, as in their account's settings: the grants are gone, and with them their tokens.
@@ -147,9 +154,15 @@ function withdraw(accountId) {
 
 const unspent = (kind) => [...entries.values()].filter((entry) => entry.kind === kind && !entry.consumed).map((entry) => entry.jti);
 
+async function takeCalendarRequest(ctx) {
+  await answerCalendar(ctx);
+  count(calendar, `${ctx.method} ${ctx.query.syncToken ? 'incremental ' : ''}${ctx.status}`);
+}
+
 async function route(ctx, next) {
   if (ctx.path === '/_ctl') return steer(ctx);
   if (ctx.path.startsWith('/interaction/')) return interact(ctx);
+  if (ctx.path.startsWith('/calendar/v3/') && process.env.MYWORLD) return takeCalendarRequest(ctx);
   if (ctx.path === '/token') return takeTokenRequest(ctx, next);
   return next();
 }
@@ -159,6 +172,7 @@ server.listen(Number(process.env.PORT ?? 0), '127.0.0.1');
 await once(server, 'listening');
 const issuer = `http://127.0.0.1:${server.address().port}`;
 const provider = new Provider(issuer, await configuration());
+const answerCalendar = calendarApi({ myworld: process.env.MYWORLD, control, find: (token) => provider.AccessToken.find(token) });
 provider.use(route);
 provider.on('server_error', (_ctx, error) => console.error(error));
 server.on('request', provider.callback());
