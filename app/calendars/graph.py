@@ -23,7 +23,7 @@ from app.calendars.answers import fields_of, text_of
 from app.calendars.event import Event
 from app.calendars.graph_event import read_event
 from app.calendars.trouble import ErrorType, SyncFailed, Trouble
-from app.calendars.upstream import Calendars, Page, Place, RemoteCalendar, Window
+from app.calendars.upstream import Calendars, Change, Page, Place, RemoteCalendar, Window, page_of
 from app.oauth.wire import HttpAnswer, HttpRequest
 
 TITLE = "Outlook Calendar"
@@ -66,28 +66,20 @@ class GraphCalendar:
         return self._get(url, _EVENTS_A_PAGE)
 
     def read_events(self, answer: HttpAnswer) -> Page:
-        """Of what a page tells of one event several times, the last counts."""
         fields = fields_of(answer, TITLE)
-        events: dict[str, Event | None] = {}
+        changes: list[Change] = []
         unreadable: dict[str, None] = {}
         for each in _items(fields):
             external_id = text_of(each, "id") or _UNNAMED
-            events.pop(external_id, None)
-            unreadable.pop(external_id, None)
             try:
-                events[external_id] = _read(each)
+                changes.append((external_id, _read(each)))
             except ValueError:
                 unreadable[external_id] = None
         next_page, cursor = self._link(fields, "@odata.nextLink"), self._link(fields, "@odata.deltaLink")
         if next_page is None and cursor is None:
             raise _unusable("no_link")
-        return Page(
-            events=tuple(event for event in events.values() if event is not None),
-            removed=tuple(external_id for external_id, event in events.items() if event is None),
-            next_page=next_page,
-            cursor=cursor if next_page is None else None,
-            unreadable=tuple(unreadable),
-        )
+        cursor = cursor if next_page is None else None
+        return page_of(changes, next_page=next_page, cursor=cursor, unreadable=unreadable)
 
     def params_hash(self) -> bytes:
         return hashlib.sha256(f"calendarView/delta ImmutableId UTC {self._base_url}".encode()).digest()
