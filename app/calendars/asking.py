@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from app.apis.caller import ApiCaller
 from app.calendars.google import GoogleCalendar
+from app.calendars.graph import GraphCalendar
 from app.calendars.trouble import BaselineNeeded, ErrorType, SyncFailed, Trouble
 from app.calendars.upstream import Upstream
 from app.clock import Clock
@@ -17,9 +20,15 @@ from app.errors import (
 )
 from app.grants.grant import GrantKey
 from app.oauth.client import OAuthClient, OAuthClients
+from app.oauth.parts import CalendarApi
 from app.oauth.wire import HttpAnswer, HttpRequest
 from app.outages import DatabaseUnavailable
 from app.resilience import Backoff
+
+_KINDS: Mapping[CalendarApi, Callable[[str], Upstream]] = {
+    "google": GoogleCalendar,
+    "microsoft": GraphCalendar,
+}
 
 
 class CalendarApis:
@@ -77,7 +86,7 @@ def upstream_of(client: OAuthClient) -> Upstream | None:
     base_url = client.provider.api.base_url
     if client.provider.calendar_api is None or base_url is None:
         return None
-    return GoogleCalendar(client.provider.resolve(base_url, client.variables))
+    return _KINDS[client.provider.calendar_api](client.provider.resolve(base_url, client.variables))
 
 
 def _trouble_of(error: BrokerError, calendar: str) -> Trouble:

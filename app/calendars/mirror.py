@@ -132,7 +132,8 @@ class Mirror:
             if page.unreadable:
                 log.warning("calendar.events_unreadable", ids=page.unreadable[:10], of=len(page.unreadable))
             if page.next_page is None:
-                return reading.counts, await self._finish(reading, page)
+                next_at = await self._finish(reading, page)
+                return reading.counts, next_at
             _require_progress(reading, page)
             async with self._db.begin() as tx:
                 await sync_store.hold(tx, reading.claimed, ttl=LEASE_TTL)

@@ -70,7 +70,8 @@ async def account_of(tx: Tx, grant_id: UUID) -> Account | None:
     if not rows:
         return None
     found = [Known(*row[4:]) for row in rows if row[4] is not None]
-    return Account(grant_id, *rows[0][:4], found)
+    first = rows[0]
+    return Account(grant_id, first.scheduled, first.next_list_at, first[2], first[3], found)
 
 
 async def open_account(tx: Tx, grant_id: UUID) -> None:

@@ -53,6 +53,10 @@ class Sandbox:
         self._save()
         return answer
 
+    def accepts(self, access_token: str) -> bool:
+        """Whether a resource server would."""
+        return self._state.live_access_token(access_token, time.time()) is not None
+
     def revoke(self, user: str) -> None:
         """POST /_control/revoke: kills all that the user ever allowed."""
         self._control.revoke({"user": user})

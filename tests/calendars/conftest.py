@@ -1,0 +1,67 @@
+"""A broker whose providers `google` and `microsoft` lead to the sandbox for tokens, and to the fakes for calendars."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from app.sandbox.server import Sandbox
+from tests.broker import Broker, bring, settings_for
+from tests.calendars.server import CalendarServer
+
+_ENTRY = """
+name: {name}
+display_name: {name}
+authorization_url: {sandbox}/authorize
+token_url: {sandbox}/token
+scopes: {{default: [calendar]}}
+access_token: {{lifetime_seconds: 300}}
+refresh_token: {{rotation: strict}}
+api: {{base_url: "{api}"}}
+"""
+
+
+class Living:
+    """The access tokens that the sandbox takes for good now."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def __contains__(self, token: object) -> bool:
+        return self._sandbox.accepts(str(token))
+
+
+@pytest.fixture
+async def upstreams(sandbox: Sandbox) -> AsyncIterator[CalendarServer]:
+    """Both fakes, empty."""
+    async with CalendarServer.running() as server:
+        server.google.tokens = server.graph.tokens = Living(sandbox)
+        yield server
+
+
+@pytest.fixture
+def providers_dir(providers_dir: Path, sandbox: Sandbox, upstreams: CalendarServer) -> Path:
+    for name, api in (("google", upstreams.google_url), ("microsoft", upstreams.graph_url)):
+        text = _ENTRY.format(name=name, sandbox=sandbox.url, api=api)
+        (providers_dir / f"{name}.yaml").write_text(text)
+    return providers_dir
+
+
+@pytest.fixture
+async def broker(database_url: str, providers_dir: Path, tmp_path: Path) -> AsyncIterator[Broker]:
+    client = {"client_id": "sandbox", "client_secret": "sandbox-secret"}
+    clients = {name: client for name in ("google", "microsoft", "sandbox")}
+    settings = settings_for(database_url, providers_dir, data_dir=tmp_path / "var", clients=clients)
+    async with Broker.running(settings) as running:
+        yield running
+
+
+async def connect(
+    broker: Broker, sandbox: Sandbox, path: str = "google/ada", *, expires_in: int = 300
+) -> str:
+    """Imports a grant of that user; its id. With `expires_in` -1 its access token has expired."""
+    user = path.partition("/")[2]
+    brought = await broker.put(path, bring(sandbox.grant(user), expires_in=expires_in))
+    return str(brought["id"])
