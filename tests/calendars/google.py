@@ -15,6 +15,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from collections.abc import Container
 from typing import Any
 from urllib.parse import unquote
 from uuid import uuid4
@@ -36,7 +37,7 @@ class GoogleCalendars(GoogleCalendarsState):
 
     def __init__(self, *, zone: str = "America/Los_Angeles", shuffled: random.Random | None = None) -> None:
         super().__init__(zone)
-        self.tokens = {"good"}
+        self.tokens: Container[str] = {"good"}
         self.retry_after = 7  # seconds, with a 429
         self.requests: Counter[str] = Counter()
         self.channels = Channels()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Container
 from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
@@ -39,7 +40,7 @@ class GraphCalendars(GraphCalendarsState):
         super().__init__()
         self.base_url = base_url
         self.validate = validate
-        self.tokens = {"good"}
+        self.tokens: Container[str] = {"good"}
         self.retry_after = 7  # seconds, with a 429 or a 503
         self.page_size = 10  # where nobody says how many
         self.requests: Counter[str] = Counter()
