@@ -29,6 +29,7 @@ scopes: {{default: [openid, email, offline_access, calendar.read]}}
 authorize_params: {{prompt: consent}}  # OpenID Connect Core section 11: without it there is no offline access
 access_token: {{lifetime_seconds: 60}}
 refresh_token: {{rotation: {rotation}}}
+api: {{base_url: "{url}", calendars: google}}
 """
 
 
@@ -73,6 +74,14 @@ class Consumer:
 
     def delete(self, user: str) -> httpx.Response:
         return self._http.delete(f"/api/v1/grants/oidc/{quote(user, safe='')}")
+
+    def sync_calendars(self, user: str, **wish: Any) -> httpx.Response:
+        """Now, whatever was synced before."""
+        return self._http.post("/api/v1/calendar/sync", json={"user_id": user, **wish})
+
+    def open_page(self, user: str, **wish: Any) -> httpx.Response:
+        """What user interfaces ask for when a page opens."""
+        return self._http.post("/api/v1/calendar/sync/auto", json={"user_id": user, **wish})
 
     def ask_and_hang_up(self, user: str, op: AuthorizationServer, **query: Any) -> None:
         """Closes the connection while the refresh that was asked for is under way at the provider."""
