@@ -55,13 +55,14 @@ async def put(tx: Tx, calendar_id: UUID, found: Sequence[Event], *, generation: 
     return Counts(added=row.added, updated=row.updated)
 
 
-async def remove(tx: Tx, calendar_id: UUID, ids: Collection[str], *, besides: Collection[str]) -> Counts:
-    """Deletes these, and the exceptions of those that are series, `besides` which there may be others. How many."""
-    gone = or_(
-        events.c.external_id.in_(ids),
-        and_(events.c.master_id.in_(ids), events.c.external_id.not_in(besides)),
-    )
-    return await _deleted(tx, events.c.calendar_id == calendar_id, gone)
+async def remove(tx: Tx, calendar_id: UUID, ids: Collection[str]) -> Counts:
+    """Deletes these. How many."""
+    return await _deleted(tx, events.c.calendar_id == calendar_id, events.c.external_id.in_(ids))
+
+
+async def remove_instances(tx: Tx, calendar_id: UUID, master_ids: Collection[str]) -> Counts:
+    """Deletes what there is of these series besides themselves. How many."""
+    return await _deleted(tx, events.c.calendar_id == calendar_id, events.c.master_id.in_(master_ids))
 
 
 async def are_of_series(tx: Tx, calendar_id: UUID, ids: Collection[str]) -> bool:

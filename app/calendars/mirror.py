@@ -46,7 +46,7 @@ class _Reading:
     cursor: str | None
     counts: Counts = field(default_factory=Counts)
     pages: set[str] = field(default_factory=set)
-    kept: set[str] = field(default_factory=set)  # exceptions that were listed: they outlive their series
+    removed: set[str] = field(default_factory=set)
     may_orphan: bool = False
 
 
@@ -142,15 +142,13 @@ class Mirror:
 
     async def _store(self, tx: Tx, reading: _Reading, page: Page) -> None:
         calendar_id, counts = reading.claimed.calendar_id, Counts()
-        reading.kept.update(
-            each.external_id for each in page.events if each.master_id and not each.is_cancelled
-        )
         if page.removed:
             await self._require_no_series(tx, reading, page)
-            counts += await event_store.remove(tx, calendar_id, page.removed, besides=reading.kept)
+            counts += await event_store.remove(tx, calendar_id, page.removed)
+            reading.removed.update(page.removed)
         if page.events:
             counts += await event_store.put(tx, calendar_id, page.events, generation=reading.generation)
-        reading.may_orphan |= bool(page.removed) or any(each.is_cancelled for each in page.events)
+        reading.may_orphan |= any(each.is_cancelled for each in page.events)
         reading.counts += counts
 
     async def _require_no_series(self, tx: Tx, reading: _Reading, page: Page) -> None:
@@ -178,6 +176,8 @@ class Mirror:
                 reading.counts += await event_store.drop_unseen(
                     tx, claimed.calendar_id, generation=reading.generation
                 )
+            if reading.removed:  # whatever was listed of a series before it was told that it is gone
+                reading.counts += await event_store.remove_instances(tx, claimed.calendar_id, reading.removed)
             if reading.may_orphan:
                 await event_store.drop_orphans(tx, claimed.calendar_id)
         return next_at

@@ -39,18 +39,27 @@ class Crash(BaseException):
 
 
 class Asked:
-    """Stands where the provider's API is called from. `meanwhile`, by the number of a request: what happens before it."""
+    """Stands where the provider's API is called from. `before` and `behind`, by the number of a request: what happens before it is
+    answered, and between its answer and what is made of that."""
 
     def __init__(self, fake: GoogleCalendars | GraphCalendars, *, page_size: int) -> None:
         self._fake = fake
         self._page_size = str(page_size)
         self.count = 0
-        self.meanwhile: dict[int, Callable[[], Awaitable[None]]] = {}
+        self.before: dict[int, Callable[[], Awaitable[None]]] = {}
+        self.behind: dict[int, Callable[[], Awaitable[None]]] = {}
 
     async def call(self, key: GrantKey, request: HttpRequest, *, repeatable: bool) -> HttpAnswer:
         self.count += 1
-        if self.count in self.meanwhile:
-            await self.meanwhile.pop(self.count)()
+        number = self.count
+        if number in self.before:
+            await self.before.pop(number)()
+        answer = self._answered(key, request)
+        if number in self.behind:
+            await self.behind.pop(number)()
+        return answer
+
+    def _answered(self, key: GrantKey, request: HttpRequest) -> HttpAnswer:
         url = urlsplit(request.url)
         query = dict(parse_qsl(url.query))
         headers = {name.lower(): value for name, value in request.headers.items()}

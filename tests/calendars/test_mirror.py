@@ -25,10 +25,9 @@ _KINDS = ("add", "change", "cancel", "series", "move", "cancel instance", "end s
 _CHANGE = st.tuples(st.sampled_from(_KINDS), st.integers(0, 30))
 _CHANGES = st.lists(_CHANGE, max_size=6)
 _INCIDENT = st.sampled_from(["crash", "gone", "fails", "overtaken", "changed", "expired"])
-# A sync, and what happens before the n-th of its requests.
-_SYNC = st.tuples(
-    st.booleans(), st.dictionaries(st.integers(1, 6), st.tuples(_INCIDENT, _CHANGES), max_size=3)
-)
+_INCIDENTS = st.dictionaries(st.integers(1, 6), st.tuples(_INCIDENT, _CHANGES), max_size=3)
+# A sync, and what happens before the n-th of its requests is answered, and behind its answer.
+_SYNC = st.tuples(st.booleans(), _INCIDENTS, _INCIDENTS)
 _STORY = st.lists(st.tuples(_CHANGES, _SYNC), min_size=1, max_size=5)
 _PROPERTY = settings(
     max_examples=60,
@@ -170,15 +169,17 @@ def _meanwhile(
 
 async def _told(world: World, broker: Broker, story: list[Any], page_size: int) -> None:
     mirrored = await Mirrored.make(broker, world.fake, page_size=page_size)
-    for changes, (full, incidents) in story:
+    asked = mirrored.asked
+
+    def all_of(incidents: dict[int, Any]) -> dict[int, Callable[[], Awaitable[None]]]:
+        return {number: _meanwhile(world, mirrored, *each) for number, each in incidents.items()}
+
+    for changes, (full, before, behind) in story:
         for change in changes:
             world.change(*change)
-        mirrored.asked.count = 0
-        mirrored.asked.meanwhile = {
-            number: _meanwhile(world, mirrored, *incident) for number, incident in incidents.items()
-        }
+        asked.count, asked.before, asked.behind = 0, all_of(before), all_of(behind)
         await mirrored.sync(full=full)
-    mirrored.asked.meanwhile = {}
+    asked.before, asked.behind = {}, {}
     world.recover()
     outcome = await mirrored.sync()
     assert outcome is not None and outcome.trouble is None, outcome
