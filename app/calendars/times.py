@@ -43,10 +43,9 @@ class Times(Protocol):
 class Timed:
     def __init__(self, start: Boundary, end: Boundary) -> None:
         assert start.at is not None
-        assert end.at is not None
         self._zone = zone_named(start.zone)
         self._at = start.at.astimezone(UTC).replace(microsecond=0)
-        self._length = max(end.at - start.at, timedelta())
+        self._length = timedelta() if end.at is None else max(end.at - start.at, timedelta())
         self._zones = start.zone, end.zone
         self.first = self._at.astimezone(self._zone).replace(tzinfo=None, fold=0)
 
@@ -86,8 +85,7 @@ class Timed:
 class AllDay:
     def __init__(self, start: Boundary, end: Boundary) -> None:
         assert start.date is not None
-        assert end.date is not None
-        self._length = max(end.date - start.date, timedelta())
+        self._length = _DAY if end.date is None else max(end.date - start.date, timedelta())
         self.first = datetime.combine(start.date, time())
 
     def moment(self, local: datetime) -> Value:
@@ -113,7 +111,7 @@ class AllDay:
 
 
 def times_of(series: Event) -> Times:
-    """Those of a series with a start and an end of the same sort."""
+    """Those of a series that has a start and an end. An end of the other sort is none."""
     assert series.start is not None
     assert series.end is not None
     sort = Timed if series.start.date is None else AllDay

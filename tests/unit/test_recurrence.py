@@ -435,6 +435,15 @@ class TestWhatCannotBeRead:
             assert instances(series, (), until - timedelta(days=30), until) is not None
             assert ends_by(series) is None
 
+    def test_an_end_of_another_sort_than_the_start_is_none(self) -> None:
+        mixed = replace(timed("2026-11-02 09:30", "RRULE:FREQ=DAILY;COUNT=2"), end=on("2026-11-09"))
+        assert [one.end.at == one.start.at for one in between(mixed, "2026-11-01", "2026-12-01")] == [True] * 2
+        mixed = replace(
+            all_day("2026-11-02", "2026-11-03", "RRULE:FREQ=DAILY;COUNT=2"), end=at("2026-11-09 12:00")
+        )
+        found = between(mixed, "2026-11-01", "2026-12-01")
+        assert [str(one.end.date) for one in found] == ["2026-11-03", "2026-11-04"]
+
     def test_too_many_dates_are_too_much_work(self) -> None:
         line = "EXDATE:" + ",".join(["20261103T173000Z"] * (MOST_WORK + 1))
         series = timed("2026-11-02 09:30", "RRULE:FREQ=DAILY", line)
