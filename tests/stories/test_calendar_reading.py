@@ -231,11 +231,46 @@ async def test_an_exception_is_seen_where_its_series_is_over_or_unknown(rows: Ro
     assert told(found) == [("over-moved", "11-10T17:00"), ("unknown-moved", "11-10T17:00")]
 
 
+def cancelled_instance(series: str, original: datetime, **more: Any) -> Event:
+    """Google tells no more of it, mostly."""
+    item = {
+        "id": f"{series}_{original:%Y%m%dT%H%M%SZ}",
+        "status": "cancelled",
+        "recurringEventId": series,
+        "originalStartTime": {"dateTime": original.isoformat()},
+    }
+    return event_of({**item, **more}, LOS_ANGELES)
+
+
 async def test_cancelled_events_are_not_seen(rows: Rows) -> None:
     calendar = await rows.add_calendar()
-    cancelled = outlook("gone", "singleInstance", "2026-11-10T10:00", "2026-11-10T11:00", isCancelled=True)
-    await rows.put(calendar, cancelled)
+    times = "2026-11-10T10:00:00", "2026-11-10T11:00:00"
+    start, end = (_boundary(each) for each in times)
+    original = datetime(2026, 11, 10, 10, tzinfo=UTC)
+    await rows.put(
+        calendar,
+        outlook("gone", "singleInstance", *times, isCancelled=True),
+        google("weekly", *times, "RRULE:FREQ=WEEKLY"),
+        cancelled_instance("weekly", original),
+        cancelled_instance("unknown", original, start=start, end=end),
+    )
     assert await rows.seen(calendar, "2026-11-10", "2026-11-11") == []
+    assert len(await rows.seen(calendar, "2026-11-17", "2026-11-18")) == 1
+
+
+async def test_a_series_with_more_exceptions_than_are_read_is_refused_rather_than_seen_wrong(
+    rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calendar = await rows.add_calendar()
+    monkeypatch.setattr(reading, "MOST_OCCURRENCES", 30)
+    first = datetime(2026, 11, 10, 10, tzinfo=UTC)
+    await rows.put(calendar, google("s", "2026-11-10T10:00:00", "2026-11-10T11:00:00", "RRULE:FREQ=DAILY"))
+    cancelled = [cancelled_instance("s", first + timedelta(days=number)) for number in range(40)]
+    await rows.put(calendar, *cancelled[:29])
+    assert len(await rows.seen(calendar, "2026-12-08", "2026-12-10")) == 1
+    await rows.put(calendar, *cancelled)
+    with pytest.raises(ValidationFailed):
+        await rows.seen(calendar, "2026-12-08", "2026-12-10")
 
 
 async def test_instances_that_a_provider_lists_have_from_their_master_what_they_lack(rows: Rows) -> None:
