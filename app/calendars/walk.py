@@ -56,6 +56,9 @@ class _Walk:
         ]
         self._ordinals_of_year = rule.frequency is Frequency.YEARLY and not rule.months
         self._has_ordinals = rule.frequency in {Frequency.MONTHLY, Frequency.YEARLY}
+        self._every = frozenset(  # RFC 5545 has no ordinals elsewhere: they are passed over
+            weekday for ordinal, weekday in self._weekdays if ordinal == 0 or not self._has_ordinals
+        )
 
     def periods(self, since: datetime, until: datetime) -> Iterator[date]:
         """The first days of the periods from about `since` until `until`."""
@@ -132,10 +135,8 @@ class _Walk:
 
     def _is_named(self, day: date) -> bool:
         weekday = day.weekday()
-        if (0, weekday) in self._weekdays:
-            return True
-        if not self._has_ordinals:  # RFC 5545 has none there; they are passed over
-            return any(weekday == named for _, named in self._weekdays)
+        if weekday in self._every or not self._has_ordinals:
+            return weekday in self._every
         place, size = day.day, _days_in_month(day)
         if self._ordinals_of_year:
             place, size = _day_of_year(day), _days_in_year(day)

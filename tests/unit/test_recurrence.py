@@ -437,7 +437,9 @@ class TestWhatCannotBeRead:
 
     def test_an_end_of_another_sort_than_the_start_is_none(self) -> None:
         mixed = replace(timed("2026-11-02 09:30", "RRULE:FREQ=DAILY;COUNT=2"), end=on("2026-11-09"))
-        assert [one.end.at == one.start.at for one in between(mixed, "2026-11-01", "2026-12-01")] == [True] * 2
+        assert [one.end.at == one.start.at for one in between(mixed, "2026-11-01", "2026-12-01")] == [
+            True
+        ] * 2
         mixed = replace(
             all_day("2026-11-02", "2026-11-03", "RRULE:FREQ=DAILY;COUNT=2"), end=at("2026-11-09 12:00")
         )

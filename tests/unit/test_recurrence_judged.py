@@ -52,7 +52,7 @@ def rules(draw: st.DrawFn) -> str:
     ):  # there a first week that the series begins in the midst of has only its rest to pick from
         places["BYSETPOS"] = some(*range(1, 10), *range(-9, 0))
     if frequency == "YEARLY":
-        places["BYYEARDAY"] = some(*range(1, 367), *range(-366, 0))
+        places["BYYEARDAY"] = some(*range(1, 62), *range(363, 367), *range(-62, 0), *range(-366, -362))
     for name in draw(st.lists(st.sampled_from(sorted(places)), max_size=4, unique=True)):
         parts[name] = draw(places[name])
     if frequency == "YEARLY" and {"BYMONTH", "BYDAY"} <= parts.keys():
