@@ -31,6 +31,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.calendars.event import CANCELLED, Boundary, Event, Kind
 from app.calendars.outcome import Counts
+from app.calendars.recurrence import ends_by
 from app.db import Tx
 from app.tables import calendar_events as events
 
@@ -166,5 +167,5 @@ def _bounds(event: Event) -> tuple[datetime | None, datetime | None]:
     """From when until when there may be something of it."""
     if event.start is None or event.end is None:
         return None, None
-    ends = None if event.recurrence else event.end.latest
+    ends = ends_by(event) if event.recurrence else event.end.latest
     return event.start.earliest, ends
