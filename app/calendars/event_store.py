@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -151,6 +151,7 @@ def _arrays(found: Sequence[Event]) -> dict[str, list[Any]]:
 
 
 _NOWHERE = Boundary()
+_LONG_AGO = datetime(1900, 1, 1, tzinfo=UTC)
 
 
 def _values(event: Event) -> tuple[Any, ...]:
@@ -167,5 +168,7 @@ def _bounds(event: Event) -> tuple[datetime | None, datetime | None]:
     """From when until when there may be something of it."""
     if event.start is None or event.end is None:
         return None, None
-    ends = ends_by(event) if event.recurrence else event.end.latest
-    return event.start.earliest, ends
+    if not event.recurrence:
+        return event.start.earliest, event.end.latest
+    has_dates = any(line.upper().startswith("RDATE") for line in event.recurrence)  # also before its start
+    return _LONG_AGO if has_dates else event.start.earliest, ends_by(event)

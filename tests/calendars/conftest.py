@@ -11,6 +11,9 @@ from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring, settings_for
 from tests.calendars.server import CalendarServer
 
+_CLIENT = {"client_id": "sandbox", "client_secret": "sandbox-secret"}
+CLIENTS = {name: _CLIENT for name in ("google", "microsoft", "sandbox")}
+
 _ENTRY = """
 name: {name}
 display_name: {name}
@@ -51,9 +54,7 @@ def providers_dir(providers_dir: Path, sandbox: Sandbox, upstreams: CalendarServ
 
 @pytest.fixture
 async def broker(database_url: str, providers_dir: Path, tmp_path: Path) -> AsyncIterator[Broker]:
-    client = {"client_id": "sandbox", "client_secret": "sandbox-secret"}
-    clients = {name: client for name in ("google", "microsoft", "sandbox")}
-    settings = settings_for(database_url, providers_dir, data_dir=tmp_path / "var", clients=clients)
+    settings = settings_for(database_url, providers_dir, data_dir=tmp_path / "var", clients=CLIENTS)
     async with Broker.running(settings) as running:
         yield running
 
