@@ -21,7 +21,7 @@ from app.calendars.times import Times, times_of
 from app.calendars.walk import END_OF_TIME, starts
 
 MOST_WORK = 50_000  # for a series: some 70 years of a daily one that has a COUNT
-_MOST_WORK_FOR_AN_END = 10_000
+_MOST_WORK_FOR_AN_END = 5_000  # some 1,000 days, or 450 weeks
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -98,6 +98,8 @@ def ends_by(series: Event) -> datetime | None:
     """Nothing of the series, its exceptions apart, lies after that; None where it has no end, or none that is easily found."""
     if series.start is None or series.end is None:
         return None
+    if not series.recurrence:
+        return series.end.latest
     lines = read_lines(series.recurrence)
     if lines.unread:
         return None

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import insert
 
-from app.calendars import event_store, reading
+from app.calendars import event_store, reading, reading_store
 from app.calendars.event import Event
 from app.calendars.google import event_of
 from app.calendars.graph_event import read_event
@@ -240,6 +240,17 @@ def cancelled_instance(series: str, original: datetime, **more: Any) -> Event:
         "originalStartTime": {"dateTime": original.isoformat()},
     }
     return event_of({**item, **more}, LOS_ANGELES)
+
+
+async def test_a_series_that_is_over_is_not_even_read(rows: Rows) -> None:
+    calendar = await rows.add_calendar()
+    times = "2026-01-02T17:00:00", "2026-01-02T18:00:00"
+    for number, rule in enumerate(("COUNT=3", "UNTIL=20260104T170000Z", "UNTIL=20260104")):
+        await rows.put(calendar, google(f"s{number}", *times, f"RRULE:FREQ=DAILY;{rule}"))
+    assert len(await rows.seen(calendar, "2026-01-04", "2026-01-05")) == 3
+    async with rows.db.begin() as tx:
+        since, until = _instant("2026-01-06"), _instant("2026-02-01")
+        assert await reading_store.events_between(tx, [calendar], since, until, limit=9) == {}
 
 
 async def test_cancelled_events_are_not_seen(rows: Rows) -> None:

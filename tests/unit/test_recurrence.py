@@ -8,6 +8,8 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.calendars.event import Boundary, Event, Kind
 from app.calendars.moments import Work
@@ -16,6 +18,15 @@ from app.calendars.recurrence import MOST_WORK, Instance, ends_by, instances
 LOS_ANGELES = "America/Los_Angeles"
 BERLIN = "Europe/Berlin"
 LORD_HOWE = "Australia/Lord_Howe"  # its clocks change by half an hour
+RULES = [
+    "FREQ=DAILY",
+    "FREQ=DAILY;INTERVAL=5;BYHOUR=1,2,3",
+    "FREQ=WEEKLY;INTERVAL=3;BYDAY=SU,WE;WKST=SU",
+    "FREQ=WEEKLY;BYDAY=MO,TU,FR;BYSETPOS=-1;COUNT=70",
+    "FREQ=MONTHLY;INTERVAL=2;BYMONTHDAY=1,-1",
+    "FREQ=MONTHLY;BYDAY=-1SU,2MO;UNTIL=20251026T005959Z",
+    "FREQ=YEARLY;BYWEEKNO=1,44,53;BYDAY=SU,MO",
+]
 
 
 def at(text: str, zone: str = LOS_ANGELES) -> Boundary:
@@ -304,6 +315,28 @@ class TestIntervals:
         series = all_day("2026-01-01", "2026-01-02", "RRULE:FREQ=DAILY")
         for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago", LOS_ANGELES):
             assert starts(between(series, "2026-02-10", "2026-02-11", zone=zone)) == ["2026-02-10"]
+
+    @given(
+        st.sampled_from(RULES),
+        st.sampled_from([LOS_ANGELES, BERLIN, LORD_HOWE]),
+        st.integers(0, 400 * 96),
+        st.sampled_from([0, 0.5, 3, 30, 24 * 9]),
+        st.integers(0, 800 * 96),
+        st.integers(0, 90 * 96),
+    )
+    def test_any_interval_has_what_all_time_has_there(
+        self, rule: str, zone: str, begins: int, hours: float, since: int, span: int
+    ) -> None:
+        quarter = timedelta(minutes=15)
+        origin = datetime(2024, 1, 1, tzinfo=UTC)
+        at = origin + begins * quarter
+        ends = at + timedelta(hours=hours)
+        lines = (f"RRULE:{rule}", "RRULE:FREQ=YEARLY", "EXDATE;VALUE=DATE:20240501")
+        first, last = Boundary(at=at, zone=zone), Boundary(at=ends, zone=zone)
+        series = Event("master", Kind.SERIES, "confirmed", first, last, recurrence=lines)
+        asked = origin + since * quarter, origin + (since + span) * quarter
+        always = instances(series, (), origin, origin + timedelta(days=1000), zone=UTC)
+        assert instances(series, (), *asked, zone=UTC) == [one for one in always if one.overlaps(*asked, UTC)]
 
     def test_a_series_of_long_ago_costs_as_little_as_a_new_one(self) -> None:
         work = Work(1_000)
