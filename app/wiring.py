@@ -29,6 +29,7 @@ from app.calendars import schedule
 from app.calendars.asking import CalendarApis
 from app.calendars.listing import Lister
 from app.calendars.mirror import Mirror
+from app.calendars.reading import CalendarReader
 from app.calendars.schedule import CalendarSchedule
 from app.calendars.sync import CalendarSyncer
 from app.calendars.user import UserCalendars
@@ -186,6 +187,7 @@ def build(on: Ground) -> Services:
         connector=connector,
         calendars=calendars.of_users,
         calendar_apis=calendars.apis,
+        calendar_reader=CalendarReader(on.db),
         tickets=tickets,
         clients=on.clients,
         registrar=Registrar(db, vault, on.clients, listener, clock),

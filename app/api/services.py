@@ -16,6 +16,7 @@ from app.breaker import Breakers
 from app.breakers.sharing import BreakerSharing
 from app.breakers.switch import BreakerSwitch
 from app.calendars.asking import CalendarApis
+from app.calendars.reading import CalendarReader
 from app.calendars.user import UserCalendars
 from app.clients.registrar import Registrar
 from app.clock import Clock
@@ -68,6 +69,7 @@ class Services:
     connector: Connector
     calendars: UserCalendars
     calendar_apis: CalendarApis
+    calendar_reader: CalendarReader
     tickets: Tickets
     clients: OAuthClients
     registrar: Registrar

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from typing import Any
 from uuid import UUID
@@ -29,6 +29,20 @@ class Occurrence:
     instance: Instance
     begins_at: datetime
     raw: Mapping[str, Any]
+
+    def as_event(self) -> Event:
+        """The event at this time alone."""
+        at = self.instance
+        return replace(
+            at.event,
+            external_id=at.id,
+            start=at.start,
+            end=at.end,
+            master_id=at.series_id,
+            original_start=at.original_start,
+            recurrence=(),
+            raw=self.raw,
+        )
 
     @property
     def order(self) -> tuple[datetime, str, UUID]:
