@@ -32,6 +32,7 @@ from app.calendars.mirror import Mirror
 from app.calendars.schedule import CalendarSchedule
 from app.calendars.sync import CalendarSyncer
 from app.calendars.user import UserCalendars
+from app.calendars.writing import EventWriter
 from app.clients.registrar import Registrar
 from app.clock import DatabaseClock
 from app.connect.connect import Connector
@@ -186,6 +187,7 @@ def build(on: Ground) -> Services:
         connector=connector,
         calendars=calendars.of_users,
         calendar_apis=calendars.apis,
+        event_writer=EventWriter(db, calendars.apis, clock),
         tickets=tickets,
         clients=on.clients,
         registrar=Registrar(db, vault, on.clients, listener, clock),

@@ -9,6 +9,7 @@ from app.api import (
     batch,
     breakers,
     calendar,
+    calendar_events,
     clients,
     consumers,
     grant_list,
@@ -27,8 +28,8 @@ PREFIX = "/api/v1"
 def include(app: FastAPI) -> None:
     api = APIRouter()
     for resource in (
-        *(batch, tokens, grant_list, grants, oauth, users, calendar, providers, clients),
-        *(consumers, refresh, breakers, audit),
+        *(batch, tokens, grant_list, grants, oauth, users, calendar, calendar_events, providers),
+        *(clients, consumers, refresh, breakers, audit),
     ):
         api.include_router(resource.router)
     app.include_router(operations.router)

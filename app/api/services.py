@@ -17,6 +17,7 @@ from app.breakers.sharing import BreakerSharing
 from app.breakers.switch import BreakerSwitch
 from app.calendars.asking import CalendarApis
 from app.calendars.user import UserCalendars
+from app.calendars.writing import EventWriter
 from app.clients.registrar import Registrar
 from app.clock import Clock
 from app.connect.connect import Connector
@@ -68,6 +69,7 @@ class Services:
     connector: Connector
     calendars: UserCalendars
     calendar_apis: CalendarApis
+    event_writer: EventWriter
     tickets: Tickets
     clients: OAuthClients
     registrar: Registrar
