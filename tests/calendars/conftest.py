@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.sandbox.server import Sandbox
+from app.settings import Settings
 from tests.broker import Broker, bring, settings_for
 from tests.calendars.server import CalendarServer
 
@@ -50,10 +51,14 @@ def providers_dir(providers_dir: Path, sandbox: Sandbox, upstreams: CalendarServ
 
 
 @pytest.fixture
-async def broker(database_url: str, providers_dir: Path, tmp_path: Path) -> AsyncIterator[Broker]:
+def settings(database_url: str, providers_dir: Path, tmp_path: Path) -> Settings:
     client = {"client_id": "sandbox", "client_secret": "sandbox-secret"}
     clients = {name: client for name in ("google", "microsoft", "sandbox")}
-    settings = settings_for(database_url, providers_dir, data_dir=tmp_path / "var", clients=clients)
+    return settings_for(database_url, providers_dir, data_dir=tmp_path / "var", clients=clients)
+
+
+@pytest.fixture
+async def broker(settings: Settings) -> AsyncIterator[Broker]:
     async with Broker.running(settings) as running:
         yield running
 
