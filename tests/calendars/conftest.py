@@ -10,43 +10,21 @@ import pytest
 from app.sandbox.server import Sandbox
 from app.settings import Settings
 from tests.broker import Broker, bring, settings_for
+from tests.calendars.provider import calendars_of, write_provider
 from tests.calendars.server import CalendarServer
-
-_ENTRY = """
-name: {name}
-display_name: {name}
-authorization_url: {sandbox}/authorize
-token_url: {sandbox}/token
-scopes: {{default: [calendar]}}
-access_token: {{lifetime_seconds: 300}}
-refresh_token: {{rotation: strict}}
-api: {{base_url: "{api}"}}
-"""
-
-
-class Living:
-    """The access tokens that the sandbox takes for good now."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
-
-    def __contains__(self, token: object) -> bool:
-        return self._sandbox.accepts(str(token))
 
 
 @pytest.fixture
 async def upstreams(sandbox: Sandbox) -> AsyncIterator[CalendarServer]:
     """Both fakes, empty."""
-    async with CalendarServer.running() as server:
-        server.google.tokens = server.graph.tokens = Living(sandbox)
+    async with calendars_of(sandbox) as server:
         yield server
 
 
 @pytest.fixture
 def providers_dir(providers_dir: Path, sandbox: Sandbox, upstreams: CalendarServer) -> Path:
-    for name, api in (("google", upstreams.google_url), ("microsoft", upstreams.graph_url)):
-        text = _ENTRY.format(name=name, sandbox=sandbox.url, api=api)
-        (providers_dir / f"{name}.yaml").write_text(text)
+    write_provider(providers_dir, "google", sandbox, url=upstreams.google_url)
+    write_provider(providers_dir, "microsoft", sandbox, url=upstreams.graph_url, api="microsoft")
     return providers_dir
 
 

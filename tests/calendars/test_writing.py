@@ -26,11 +26,11 @@ from tests.calendars.server import CalendarServer
 
 only_google = pytest.mark.parametrize("world", ["google"], indirect=True)
 only_outlook = pytest.mark.parametrize("world", ["microsoft"], indirect=True)
-HOUR = {
+HOUR: dict[str, Any] = {
     "start": {"date_time": "2026-12-01T09:00:00+01:00", "time_zone": "Europe/Berlin"},
     "end": {"date_time": "2026-12-01T10:00:00+01:00", "time_zone": "Europe/Berlin"},
 }
-DAYS = {"start": {"date": "2026-12-01"}, "end": {"date": "2026-12-03"}}
+DAYS: dict[str, Any] = {"start": {"date": "2026-12-01"}, "end": {"date": "2026-12-03"}}
 IDS = {"google": "ada@example.com", "microsoft": "AAMkADAw/calendar+1="}
 
 
@@ -169,7 +169,9 @@ async def test_who_reads_next_sees_what_was_written(world: World) -> None:
     event = await world.created(title="Dentist", **HOUR)
     assert event["calendar_id"] == world.calendar
     assert await world.stored() == {event["id"]: (event["etag"], datetime(2026, 12, 1, 8, tzinfo=UTC))}
-    later = {name: {"date_time": f"2026-12-02T{at}:00:00Z"} for name, at in (("start", "09"), ("end", "10"))}
+    later: dict[str, Any] = {
+        name: {"date_time": f"2026-12-02T{at}:00:00Z"} for name, at in (("start", "09"), ("end", "10"))
+    }
     changed = (await world.patch(event["id"], **later)).json()
     assert await world.stored() == {event["id"]: (changed["etag"], datetime(2026, 12, 2, 9, tzinfo=UTC))}
     assert changed["etag"] != event["etag"]
