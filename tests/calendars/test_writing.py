@@ -12,9 +12,10 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from app.calendars import sync_store
 from app.sandbox.server import Sandbox
 from app.settings import Settings
-from app.tables import audit_events, calendar_events
+from app.tables import audit_events, calendar_events, calendars
 from tests.broker import Broker
 from tests.calendars.conftest import connect
 from tests.calendars.google import GoogleCalendars
@@ -419,3 +420,95 @@ async def test_a_series_of_outlook_is_stored_and_its_instances_are_asked_for(wor
     assert await world.stored() == {}
     await world.sync()
     assert await world.stored() == {}
+
+
+async def test_a_foreign_account_is_as_an_absent_one(world: World) -> None:
+    event = await world.created(title="Dentist", **HOUR)
+    key = await world.broker.services.keys.create_key(
+        consumer="narrow", scopes=["calendar"], actor="test", change_rights=True, users=["bob"]
+    )
+    calls = (world.create(**HOUR), world.patch(event["id"], title="x"), world.delete(event["id"]))
+    world.broker.http.headers["Authorization"] = f"Bearer {key}"
+    foreign = [await call for call in calls]
+    assert {(answer.status_code, answer.json()["code"]) for answer in foreign} == {(404, "grant_not_found")}
+    assert world.living() == {event["id"]} and world.raw(event["id"]).get("etag") == (
+        event["etag"] if world.provider == "google" else None
+    )
+
+
+async def test_of_several_accounts_the_one_that_is_meant_has_to_be_named(
+    world: World, sandbox: Sandbox
+) -> None:
+    tokens = sandbox.grant("ada")
+    other = {"access_token": tokens["access_token"], "expires_in": 300, "account": "work"}
+    await world.broker.put(f"{world.provider}/ada", other)
+    refused = (await world.create(**HOUR)).json()
+    assert (refused["status"], refused["errors"]) == (
+        422,
+        [{"field": "body.account", "message": "must be one of: default, work"}],
+    )
+    assert (await world.created(**HOUR, account="work"))["account"] == "work"
+    elsewhere = "microsoft" if world.provider == "google" else "google"
+    await connect(world.broker, sandbox, f"{elsewhere}/ada")
+    answer = await world.delete("e1")
+    assert answer.json()["errors"] == [
+        {"field": "query.provider", "message": "must be one of: google, microsoft"}
+    ]
+
+
+async def test_a_calendar_may_be_named_by_the_providers_id(world: World) -> None:
+    await world.sync()
+    event = await world.created(title="Dentist", calendar_id=world.calendar, **HOUR)
+    assert event["calendar_id"] == world.calendar
+    assert set(await world.stored()) == {event["id"]}
+    answer = await world.patch(event["id"], calendar_id=world.calendar, title="Doctor")
+    assert answer.json()["title"] == "Doctor"
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+async def test_no_id_leads_to_another_address(world: World, name: str) -> None:
+    before = world.fake.requests.total()
+    answers = [
+        await world.create(calendar_id=name, **HOUR),
+        await world.patch("e1", calendar_id=name, title="x"),
+        await world.patch(name.replace(".", "%2E"), title="x"),
+        await world.delete(name.replace(".", "%2E")),
+    ]
+    assert {answer.status_code for answer in answers} == {422}
+    assert world.fake.requests.total() == before
+
+
+async def test_each_field_that_is_wrong_is_named_before_anybody_is_asked(world: World) -> None:
+    answer = await world.create(start=HOUR["start"], end={"date": "2026-12-01"}, attendees=["bob"])
+    assert {each["field"] for each in answer.json()["errors"]} == {"body.end", "body.attendees.0"}
+    answer = await world.patch("e1")
+    assert [each["field"] for each in answer.json()["errors"]] == ["body"]
+    answer = await world.patch("e1", "no etag", title="x")
+    assert [each["field"] for each in answer.json()["errors"]] == ["header.if-match"]
+    assert world.fake.requests.total() == 0
+
+
+@only_outlook
+async def test_what_lies_outside_of_what_syncs_list_is_not_stored(world: World) -> None:
+    await world.sync()
+    event = await world.created(title="Dentist", **HOUR)
+    later: dict[str, Any] = {
+        name: {"date_time": f"2036-12-01T{at}:00:00Z"} for name, at in (("start", "09"), ("end", "10"))
+    }
+    answer = await world.patch(event["id"], **{**later, "title": "Far off"})
+    assert answer.status_code == 200 and await world.stored() == {}
+    await world.sync(full=True)
+    assert await world.stored() == {}
+
+
+async def test_no_baseline_begins_while_an_event_is_being_stored(world: World) -> None:
+    await world.sync()
+    lists = "list" if world.provider == "google" else "delta"
+    async with world.broker.services.db.begin() as tx:
+        [grant] = await tx.scalars(select(calendars.c.grant_id))
+        assert await sync_store.mirrored(tx, grant, "primary") is not None
+        syncing = asyncio.create_task(world.sync(full=True))
+        await asyncio.sleep(0.3)
+        assert world.fake.requests[lists] == 1
+    await syncing
+    assert world.fake.requests[lists] == 2

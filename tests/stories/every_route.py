@@ -109,18 +109,14 @@ CALLS: Mapping[str, list[Call]] = {
     "get_provider_health": _get("/oauth/{provider}/health-check", ABSENT, {"user_id": "{user}"}),
     "get_user_health": _get("/users/{user}/health-check", ALIKE),
     "create_event": [
-        Call("POST", "/calendar/events", ABSENT, body={"user_id": "{user}", **which, **_DAY})
-        for which in ({}, {"provider": "{provider}"}, {"provider": "{provider}", **_ACCOUNT})
+        Call("POST", "/calendar/events", ABSENT, body={**_ITEM, **which, **_DAY}) for which in ({}, _ACCOUNT)
     ],
     "change_event": [
-        Call("PATCH", _EVENT, ABSENT, body={"user_id": "{user}", **which, "title": "x"}, headers=headers)
-        for which in ({}, {"provider": "{provider}", **_ACCOUNT})
+        Call("PATCH", _EVENT, ABSENT, body={**_ITEM, **which, "title": "x"}, headers=headers)
+        for which in ({}, _ACCOUNT)
         for headers in ({}, {"If-Match": '"1"'})
     ],
-    "delete_event": [
-        Call("DELETE", _EVENT, ABSENT, query={"user_id": "{user}", **which})
-        for which in ({}, {"provider": "{provider}", **_ACCOUNT})
-    ],
+    "delete_event": [Call("DELETE", _EVENT, ABSENT, query={**_ITEM, **which}) for which in ({}, _ACCOUNT)],
     "list_providers": _get("/providers", ALIKE),
     "get_provider": _get("/providers/{provider}", ALIKE),
     "put_client": [Call("PUT", "/clients/{provider}", ADMIN, body={"catalogue": "keeps", "client_id": "x"})],
