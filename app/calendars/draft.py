@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from functools import cache
 from typing import Any
 from zoneinfo import available_timezones
@@ -130,7 +130,8 @@ def _as_kept(value: Any) -> Any:
 def _boundary(time: Time) -> Boundary:
     if time.date is not None:
         return Boundary(date=date.fromisoformat(time.date))
-    return Boundary(at=time.date_time, zone=time.time_zone)
+    assert time.date_time is not None
+    return Boundary(at=time.date_time.astimezone(UTC), zone=time.time_zone)
 
 
 def _is_date(text: str) -> bool:

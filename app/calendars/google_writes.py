@@ -26,6 +26,8 @@ _INSTANCE = re.compile(r"(.+)_(\d{8}|\d{8}T\d{6}Z)")
 class GoogleWrites:
     """Implements `Writes`. A new event's id is ours: a second insert of it is answered 409, whoever sent it."""
 
+    identity_is_id = True
+
     def __init__(self, base_url: str) -> None:
         """`base_url`: where the API's host begins, without its `/calendar/v3`."""
         self._base_url = base_url.rstrip("/").removesuffix(PATH) + PATH

@@ -34,6 +34,8 @@ _HEADERS = {
 class GraphWrites:
     """Implements `Writes`. A new event has a transaction's id: a second POST of it is answered with the event that is there."""
 
+    identity_is_id = False
+
     def __init__(self, base_url: str) -> None:
         """`base_url`: `https://graph.microsoft.com/v1.0`."""
         self._base_url = base_url.rstrip("/")

@@ -47,6 +47,9 @@ def verdict_of(answer: HttpAnswer) -> Verdict:
 class Writes(Protocol):
     """One provider's. Requests come without the access token. `calendar_id` may be `primary`."""
 
+    identity_is_id: bool
+    """Whether a new event is called at the provider what it brings along, so that it can be read by that."""
+
     def create(self, calendar_id: str, draft: Draft, identity: str) -> HttpRequest:
         """Raises ValidationFailed for what the provider cannot have."""
         ...

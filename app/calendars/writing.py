@@ -67,7 +67,7 @@ class EventWriter:
         writes = self._apis.writes_of(target.grant.key.provider)
         identity = identity_of(target.grant.id, name or f"{uuid4()}")
         answer = await self._asked(target, writes.create(target.calendar_id, draft, identity))
-        if verdict_of(answer) is Verdict.DUPLICATE:
+        if verdict_of(answer) is Verdict.DUPLICATE and writes.identity_is_id:
             answer = await self._asked(target, writes.read(target.calendar_id, identity))
             if verdict_of(answer) is Verdict.ABSENT:
                 raise _deleted(target)
@@ -184,6 +184,8 @@ def _judged(verdict: Verdict, title: str) -> BrokerError:
                 "body": "is not what the provider accepts: look at the times, the recurrence and the attendees"
             },
         )
+    if verdict is Verdict.DUPLICATE:
+        return Conflict(f"{title} is writing this event already, or has another in its place; try again.")
     return Conflict("The event was changed meanwhile; read it again.")
 
 

@@ -17,6 +17,7 @@ from app.sandbox.server import Sandbox
 from app.settings import Settings
 from app.tables import audit_events, calendar_events, calendars
 from tests.broker import Broker
+from tests.calendars import graph_errors
 from tests.calendars.conftest import connect
 from tests.calendars.google import GoogleCalendars
 from tests.calendars.google_errors import GoogleFault
@@ -159,7 +160,7 @@ async def test_the_zone_reaches_the_provider(world: World) -> None:
     event = await world.created(title="Here", **HOUR)
     start = world.raw(event["id"])["start"]
     if world.provider == "google":
-        assert start == {"dateTime": "2026-12-01T09:00:00+01:00", "timeZone": "Europe/Berlin"}
+        assert start == {"dateTime": "2026-12-01T08:00:00Z", "timeZone": "Europe/Berlin"}
         assert event["start"]["time_zone"] == "Europe/Berlin"
     else:
         assert start == datetime(2026, 12, 1, 8, tzinfo=UTC)
@@ -329,6 +330,16 @@ async def test_what_the_provider_does_not_accept_is_told_in_our_words(world: Wor
     problem = answer.json()
     assert (problem["status"], problem["code"]) == (422, "validation_failed")
     assert "fake" not in answer.text and "both" not in answer.text
+
+
+@only_outlook
+async def test_a_collision_at_the_provider_is_a_conflict(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collision = graph_errors.error(409, "ErrorConcurrentItemSave", "Another save is under way.")
+    monkeypatch.setattr(world.fake, "answer", lambda *_: collision)
+    answer = await world.create(title="Dentist", **HOUR)
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
 
 
 async def test_each_write_is_on_record_under_the_consumers_name(world: World) -> None:
