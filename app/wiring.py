@@ -33,6 +33,7 @@ from app.calendars.reading import CalendarReader
 from app.calendars.schedule import CalendarSchedule
 from app.calendars.sync import CalendarSyncer
 from app.calendars.user import UserCalendars
+from app.calendars.writing import EventWriter
 from app.clients.registrar import Registrar
 from app.clock import DatabaseClock
 from app.connect.connect import Connector
@@ -188,6 +189,7 @@ def build(on: Ground) -> Services:
         calendars=calendars.of_users,
         calendar_apis=calendars.apis,
         calendar_reader=CalendarReader(on.db),
+        event_writer=EventWriter(db, calendars.apis, clock),
         tickets=tickets,
         clients=on.clients,
         registrar=Registrar(db, vault, on.clients, listener, clock),

@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query
@@ -21,8 +20,8 @@ from app.api.problems import responses
 from app.api.services import Services, Use
 from app.calendars.occurrence import Occurrence
 from app.calendars.outcome import SyncStatus, SyncTrigger
-from app.calendars.reading_store import Run, StoredCalendar
 from app.calendars.shown import shown
+from app.calendars.stored import Run, StoredCalendar
 from app.calendars.trouble import ErrorType
 from app.errors import NotFound, ValidationFailed
 from app.grants.grant import Grant
@@ -33,9 +32,7 @@ UserQuery = Annotated[OpaqueName, Query(description="Your name for the user.")]
 ProviderQuery = Annotated[
     str | None, Query(max_length=64, description="Left out: every provider that has calendars.")
 ]
-AccountQuery = Annotated[
-    OpaqueName | None, Query(description="Left out: every account of the user there.")
-]
+AccountQuery = Annotated[OpaqueName | None, Query(description="Left out: every account of the user there.")]
 
 
 class CalendarAnswer(BaseModel):
@@ -85,9 +82,7 @@ class CalendarRunAnswer(BaseModel):
     ended_at: datetime
 
 
-@router.get(
-    "/calendar/calendars", summary="List a user's calendars", responses=responses("unknown_provider")
-)
+@router.get("/calendar/calendars", summary="List a user's calendars", responses=responses("unknown_provider"))
 async def list_calendars(
     user_id: UserQuery,
     services: Use,
@@ -110,13 +105,16 @@ async def list_calendars(
 async def list_events(
     user_id: UserQuery,
     since: Annotated[Moment, Query(alias="from", description="Events that end after that.")],
-    until: Annotated[Moment, Query(alias="to", description="Events that begin before that; 366 days later at most.")],
+    until: Annotated[
+        Moment, Query(alias="to", description="Events that begin before that; 366 days later at most.")
+    ],
     services: Use,
     consumer: CalendarUser,
     provider: ProviderQuery = None,
     account: AccountQuery = None,
     calendar_id: Annotated[
-        str | None, Query(max_length=1024, description="The provider's id, or `primary`; left out: all of them.")
+        str | None,
+        Query(max_length=1024, description="The provider's id, or `primary`; left out: all of them."),
     ] = None,
     limit: LimitQuery = 50,
     cursor: Annotated[
@@ -138,9 +136,7 @@ async def list_events(
     return Page[OccurrenceAnswer](items=items, next_cursor=following)
 
 
-@router.get(
-    "/calendar/runs", summary="List a user's syncs", responses=responses("unknown_provider")
-)
+@router.get("/calendar/runs", summary="List a user's syncs", responses=responses("unknown_provider"))
 async def list_calendar_runs(
     user_id: UserQuery,
     services: Use,

@@ -59,6 +59,12 @@ OpaqueName = Annotated[
     Field(min_length=1, max_length=255, json_schema_extra={"pattern": _NAME}),
     AfterValidator(_opaque),
 ]
+# An id of a provider's, which becomes a segment of an address there.
+ProviderId = Annotated[
+    str,
+    Field(min_length=1, max_length=1024, json_schema_extra={"pattern": _NAME}),
+    AfterValidator(_opaque),
+]
 
 
 def _rfc3339(given: object) -> object:

@@ -123,6 +123,39 @@ _PROVIDER: JsonValue = {
     "access_token_lifetime_seconds": 3600,
     "unconfirmed": ["access_token.lifetime_seconds"],
 }
+_EVENT_START: JsonValue = {"date_time": "2026-12-01T08:00:00Z", "time_zone": "Europe/Berlin"}
+_EVENT_END: JsonValue = {"date_time": "2026-12-01T09:00:00Z", "time_zone": "Europe/Berlin"}
+_NEW_EVENT: JsonValue = {
+    "user_id": "user-42",
+    "provider": "google",
+    "id": "visit-7",
+    "title": "Dentist",
+    "location": "Baker Street 221b",
+    "start": _EVENT_START,
+    "end": _EVENT_END,
+    "attendees": ["bob@example.com"],
+}
+_CALENDAR_EVENT: JsonValue = {
+    "id": "7kukuqrfedlm2f9t",
+    "calendar_id": "ada@example.com",
+    "provider": "google",
+    "account": "default",
+    "title": "Dentist",
+    "description": None,
+    "location": "Baker Street 221b",
+    "status": "confirmed",
+    "start": {"date": None, "date_time": "2026-12-01T08:00:00Z", "time_zone": "Europe/Berlin"},
+    "end": {"date": None, "date_time": "2026-12-01T09:00:00Z", "time_zone": "Europe/Berlin"},
+    "all_day": False,
+    "recurring_event_id": None,
+    "original_start": None,
+    "recurrence": [],
+    "etag": '"3181161784712000"',
+    "updated_at": "2026-11-22T10:00:00Z",
+    "organizer": {"email": "ada@example.com", "name": "Ada", "reply": None},
+    "attendees": [{"email": "bob@example.com", "name": None, "reply": "needs_action"}],
+    "html_link": "https://www.google.com/calendar/event?eid=7kukuqrfedlm2f9t",
+}
 
 
 _BREAKER: JsonValue = {
@@ -192,6 +225,9 @@ SHAPES: Mapping[str, JsonValue] = {
     },
     "ConsumerPatch": {"users": ["acme-*", "zenith-*"]},
     "Deleted": {"revoked_upstream": True},
+    "EventAnswer": _CALENDAR_EVENT,
+    "EventBody": _NEW_EVENT,
+    "EventPatch": {"user_id": "user-42", "title": "Dentist, at last", "location": None},
     "GrantAnswer": _GRANT,
     "GrantBody": _IMPORT,
     "GrantPage": {"items": [_GRANT], "next_cursor": _CURSOR},

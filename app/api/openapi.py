@@ -22,6 +22,7 @@ _TAGS = {
     "Tokens": "What backend services ask for, instead of keeping tokens.",
     "Grants": "What users allowed: brought in, looked at, let go. Never a token.",
     "OAuth": "How accounts are connected, how a user's connections are, and what is known of providers.",
+    "Calendar": "Users' calendars: kept current here, and written through to their providers.",
     "Consumers": "The services that may call, and their keys.",
     "Operations": "For operators, orchestrators and dashboards.",
 }

@@ -9,6 +9,7 @@ from app.api import (
     batch,
     breakers,
     calendar,
+    calendar_events,
     calendar_reading,
     clients,
     consumers,
@@ -28,7 +29,8 @@ PREFIX = "/api/v1"
 def include(app: FastAPI) -> None:
     api = APIRouter()
     for resource in (
-        *(batch, tokens, grant_list, grants, oauth, users, calendar, calendar_reading, providers, clients),
+        *(batch, tokens, grant_list, grants, oauth, users),
+        *(calendar, calendar_events, calendar_reading, providers, clients),
         *(consumers, refresh, breakers, audit),
     ):
         api.include_router(resource.router)

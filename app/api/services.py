@@ -18,6 +18,7 @@ from app.breakers.switch import BreakerSwitch
 from app.calendars.asking import CalendarApis
 from app.calendars.reading import CalendarReader
 from app.calendars.user import UserCalendars
+from app.calendars.writing import EventWriter
 from app.clients.registrar import Registrar
 from app.clock import Clock
 from app.connect.connect import Connector
@@ -70,6 +71,7 @@ class Services:
     calendars: UserCalendars
     calendar_apis: CalendarApis
     calendar_reader: CalendarReader
+    event_writer: EventWriter
     tickets: Tickets
     clients: OAuthClients
     registrar: Registrar

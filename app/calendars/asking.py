@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from app.apis.caller import ApiCaller
 from app.calendars.google import GoogleCalendar
+from app.calendars.google_writes import GoogleWrites
 from app.calendars.graph import GraphCalendar
+from app.calendars.graph_writes import GraphWrites
 from app.calendars.trouble import BaselineNeeded, ErrorType, SyncFailed, Trouble
 from app.calendars.upstream import Upstream
+from app.calendars.writes import Writes
 from app.clock import Clock
 from app.errors import (
     BrokerError,
@@ -29,6 +32,7 @@ _KINDS: Mapping[CalendarApi, Callable[[str], Upstream]] = {
     "google": GoogleCalendar,
     "microsoft": GraphCalendar,
 }
+_WRITES: Mapping[CalendarApi, Callable[[str], Writes]] = {"google": GoogleWrites, "microsoft": GraphWrites}
 
 
 class CalendarApis:
@@ -49,10 +53,24 @@ class CalendarApis:
         """None where the provider has none that we know. Raises UnknownProvider."""
         return upstream_of(self._clients.get(provider))
 
+    def writes_of(self, provider: str) -> Writes:
+        """How events are written there, at a provider that has a calendar API. Raises UnknownProvider."""
+        client = self._clients.get(provider)
+        base_url = client.provider.api.base_url
+        assert client.provider.calendar_api is not None and base_url is not None
+        return _WRITES[client.provider.calendar_api](client.provider.resolve(base_url, client.variables))
+
     async def ask(
-        self, key: GrantKey, upstream: Upstream, request: HttpRequest, *, repeatable: bool = True
+        self,
+        key: GrantKey,
+        upstream: Upstream,
+        request: HttpRequest,
+        *,
+        repeatable: bool = True,
+        also: Collection[int] = (),
     ) -> HttpAnswer:
-        """The answer, which is below 400. A provider that is busy for a moment is waited for.
+        """The answer, which is below 400 or `also` one that the caller reads. A provider that is busy for a moment is waited
+        for.
 
         Raises SyncFailed, BaselineNeeded and DatabaseUnavailable.
         """
@@ -60,7 +78,7 @@ class CalendarApis:
         while True:
             tries += 1
             answer = await self._called(key, upstream, request, repeatable=repeatable)
-            if answer.status < 400:
+            if answer.status < 400 or answer.status in also:
                 return answer
             if upstream.wants_baseline(answer):
                 raise BaselineNeeded

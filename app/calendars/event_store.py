@@ -75,6 +75,20 @@ async def are_of_series(tx: Tx, calendar_id: UUID, ids: Collection[str]) -> bool
     return (await tx.execute(found)).scalar() is not None
 
 
+async def bury(tx: Tx, calendar_id: UUID, external_id: str, *, at: datetime) -> bool:
+    """Marks an event as cancelled at `at`, and deletes what there is of it if it is a series; whether it is stored.
+
+    Its row stays until a sync is told that the event is gone: a page that was fetched before would bring it back, and only who
+    knows that it was a series looks for instances of which nothing is told.
+    """
+    where = (events.c.calendar_id == calendar_id, events.c.external_id == external_id)
+    later = func.greatest(events.c.provider_updated_at, at)
+    cancelled = update(events).where(*where).values(status=CANCELLED, provider_updated_at=later)
+    found = (await tx.execute(cancelled)).rowcount == 1
+    await _deleted(tx, events.c.calendar_id == calendar_id, events.c.master_id == external_id)
+    return found
+
+
 async def drop_unseen(tx: Tx, calendar_id: UUID, *, generation: int) -> Counts:
     """Deletes what a baseline did not list."""
     return await _deleted(tx, events.c.calendar_id == calendar_id, events.c.generation < generation)

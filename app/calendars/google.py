@@ -18,7 +18,8 @@ from app.calendars.trouble import ErrorType, Trouble
 from app.calendars.upstream import Calendars, Change, Page, Place, RemoteCalendar, Window, page_of
 from app.oauth.wire import HttpAnswer, HttpRequest
 
-_PATH = "/calendar/v3"
+TITLE = "Google Calendar"
+PATH = "/calendar/v3"
 _CALENDARS_PAGE = "250"
 _EVENTS_PAGE = "500"  # of at most 2,500: half a megabyte or so
 _EVENTS = {"maxResults": _EVENTS_PAGE, "singleEvents": "false"}
@@ -27,6 +28,7 @@ _UNPERMITTED = {"insufficientPermissions", "ACCESS_TOKEN_SCOPE_INSUFFICIENT"}
 _MISCONFIGURED = {"accessNotConfigured", "SERVICE_DISABLED", "CONSUMER_INVALID"}
 _OUT_OF_SIGHT = {
     "forbidden",
+    "forbiddenForNonOrganizer",
     "notFound",
     "requiredAccessLevel",
 }  # of one calendar that is shared with the user
@@ -35,12 +37,12 @@ _OUT_OF_SIGHT = {
 class GoogleCalendar:
     """Implements `Upstream`."""
 
-    title = "Google Calendar"
+    title = TITLE
     windowed = False
 
     def __init__(self, base_url: str) -> None:
         """`base_url`: where the API's host begins, without its `/calendar/v3`."""
-        self._base_url = base_url.rstrip("/").removesuffix(_PATH) + _PATH
+        self._base_url = base_url.rstrip("/").removesuffix(PATH) + PATH
 
     def list_calendars(self, page: str | None) -> HttpRequest:
         return self._get("/users/me/calendarList", {"maxResults": _CALENDARS_PAGE, "pageToken": page})

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from app.calendars import reading_store as store
 from app.calendars.occurrence import CalendarView, Occurrence
-from app.calendars.reading_store import Run, StoredCalendar
+from app.calendars.stored import Run, StoredCalendar
 from app.db import Database
 from app.errors import ValidationFailed
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,45 +10,12 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, tuple_, union_all
 
 from app.calendars.event import CANCELLED, Boundary, Event, Kind
+from app.calendars.stored import Run, StoredCalendar
 from app.db import Tx
 from app.tables import calendar_events as events
 from app.tables import calendar_sync_states as states
 from app.tables import calendars
 from app.tables import sync_runs as runs
-
-
-@dataclass(frozen=True, slots=True)
-class StoredCalendar:
-    """A calendar as it was last listed, and how its syncs went. `last_error` is what kept the last one from success."""
-
-    id: UUID
-    grant_id: UUID
-    external_id: str
-    name: str
-    zone: str | None
-    access_role: str
-    is_primary: bool
-    last_ok_at: datetime | None
-    last_full_at: datetime | None
-    next_attempt_at: datetime | None
-    failures: int
-    last_error: Mapping[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What one sync of a grant's calendars came to."""
-
-    id: UUID
-    grant_id: UUID
-    trigger: str
-    status: str
-    error_type: str | None
-    message: str
-    calendars: Sequence[Mapping[str, Any]]
-    started_at: datetime
-    ended_at: datetime
-
 
 _CALENDAR = [
     (states if name in {"last_ok_at", "last_full_at", "next_attempt_at", "failures", "last_error"} else calendars).c[name]

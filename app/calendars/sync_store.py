@@ -6,6 +6,7 @@ Whoever writes what belongs to a calendar holds its lease, and looks in the same
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,7 @@ from sqlalchemy import ColumnElement, DateTime, Row, func, or_, select, update
 
 from app.calendars.claimed import Claimed
 from app.calendars.upstream import Window
+from app.calendars.writes import PRIMARY
 from app.db import Tx
 from app.grants.grant import GrantKey
 from app.tables import calendar_sync_states as states
@@ -25,6 +27,51 @@ _clock = func.clock_timestamp(type_=DateTime(timezone=True))
 
 class LeaseLost(Exception):
     """Somebody else syncs the calendar by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mirrored:
+    """A calendar that syncs have begun to store. `window`: of what they store, where that is not everything."""
+
+    calendar_id: UUID
+    external_id: str
+    zone: str | None
+    generation: int
+    window: Window | None
+
+
+async def mirrored(tx: Tx, grant_id: UUID, name: str) -> Mirrored | None:
+    """The grant's calendar of this id, or its primary one for `primary`; None where nothing of it was ever synced. Until the
+    transaction ends no baseline of it begins, and no page is stored."""
+    called_so = calendars.c.external_id == name
+    query = (
+        select(
+            *(calendars.c[each] for each in ("id", "external_id", "zone")),
+            *(states.c[each] for each in ("generation", "window_since", "window_until")),
+        )
+        .join(states, states.c.id == calendars.c.id)
+        .where(calendars.c.grant_id == grant_id, calendars.c.deleted_at.is_(None), states.c.generation > 0)
+        .where(or_(called_so, calendars.c.is_primary) if name == PRIMARY else called_so)
+        .order_by(called_so.desc())
+        .limit(1)
+        .with_for_update(of=states)
+    )
+    row = (await tx.execute(query)).one_or_none()
+    if row is None:
+        return None
+    window = None if row.window_since is None else Window(row.window_since, row.window_until)
+    return Mirrored(row.id, row.external_id, row.zone, row.generation, window)
+
+
+async def want_soon(tx: Tx, calendar_id: UUID) -> None:
+    """It is synced as soon as may be, if it is synced by the clock and nothing keeps it from that."""
+    soon = update(states).where(
+        states.c.id == calendar_id,
+        states.c.scheduled,
+        states.c.failures == 0,
+        states.c.next_attempt_at > _clock,
+    )
+    await tx.execute(soon.values(next_attempt_at=_clock))
 
 
 def _is_free() -> ColumnElement[bool]:

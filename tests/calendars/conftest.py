@@ -8,53 +8,35 @@ from pathlib import Path
 import pytest
 
 from app.sandbox.server import Sandbox
+from app.settings import Settings
 from tests.broker import Broker, bring, settings_for
+from tests.calendars.provider import calendars_of, write_provider
 from tests.calendars.server import CalendarServer
-
-_CLIENT = {"client_id": "sandbox", "client_secret": "sandbox-secret"}
-CLIENTS = {name: _CLIENT for name in ("google", "microsoft", "sandbox")}
-
-_ENTRY = """
-name: {name}
-display_name: {name}
-authorization_url: {sandbox}/authorize
-token_url: {sandbox}/token
-scopes: {{default: [calendar]}}
-access_token: {{lifetime_seconds: 300}}
-refresh_token: {{rotation: strict}}
-api: {{base_url: "{api}"}}
-"""
-
-
-class Living:
-    """The access tokens that the sandbox takes for good now."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
-
-    def __contains__(self, token: object) -> bool:
-        return self._sandbox.accepts(str(token))
 
 
 @pytest.fixture
 async def upstreams(sandbox: Sandbox) -> AsyncIterator[CalendarServer]:
     """Both fakes, empty."""
-    async with CalendarServer.running() as server:
-        server.google.tokens = server.graph.tokens = Living(sandbox)
+    async with calendars_of(sandbox) as server:
         yield server
 
 
 @pytest.fixture
 def providers_dir(providers_dir: Path, sandbox: Sandbox, upstreams: CalendarServer) -> Path:
-    for name, api in (("google", upstreams.google_url), ("microsoft", upstreams.graph_url)):
-        text = _ENTRY.format(name=name, sandbox=sandbox.url, api=api)
-        (providers_dir / f"{name}.yaml").write_text(text)
+    write_provider(providers_dir, "google", sandbox, url=upstreams.google_url)
+    write_provider(providers_dir, "microsoft", sandbox, url=upstreams.graph_url, api="microsoft")
     return providers_dir
 
 
 @pytest.fixture
-async def broker(database_url: str, providers_dir: Path, tmp_path: Path) -> AsyncIterator[Broker]:
-    settings = settings_for(database_url, providers_dir, data_dir=tmp_path / "var", clients=CLIENTS)
+def settings(database_url: str, providers_dir: Path, tmp_path: Path) -> Settings:
+    client = {"client_id": "sandbox", "client_secret": "sandbox-secret"}
+    clients = {name: client for name in ("google", "microsoft", "sandbox")}
+    return settings_for(database_url, providers_dir, data_dir=tmp_path / "var", clients=clients)
+
+
+@pytest.fixture
+async def broker(settings: Settings) -> AsyncIterator[Broker]:
     async with Broker.running(settings) as running:
         yield running
 

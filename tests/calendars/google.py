@@ -24,7 +24,7 @@ from tests.calendars import google_errors
 from tests.calendars.answers import Answer, Faults, Headers, Query, Refused, Unanswered, answered, content_of
 from tests.calendars.google_channels import Channels
 from tests.calendars.google_errors import FAULTY, GoogleFault
-from tests.calendars.google_events import GoogleCalendar, GoogleCalendarsState, original_of
+from tests.calendars.google_events import GoogleCalendar, GoogleCalendarsState, original_of, patched
 from tests.calendars.google_lists import Lists
 
 BASE = "/calendar/v3/"
@@ -192,7 +192,7 @@ class GoogleCalendars(GoogleCalendarsState):
         kept = (
             event if kind == "patch" else {name: event[name] for name in ("iCalUID", "created", "sequence")}
         )
-        merged = {name: value for name, value in {**kept, **fields}.items() if value is not None}
+        merged = patched(kept, fields)
         return self._stored(calendar_id, event_id, {**merged, "sequence": event["sequence"] + 1})
 
     def _of_an_instance(self, kind: str, calendar_id: str, instance: str, fields: dict[str, Any]) -> Answer:
@@ -215,6 +215,10 @@ class GoogleCalendars(GoogleCalendarsState):
         for name in ("start", "end"):
             if len(fields.get(name, {}).keys() & {"date", "dateTime"}) != 1:
                 raise Refused(google_errors.error(400, "required", f"Missing {name} time."))
+        if ("date" in fields["start"]) != ("date" in fields["end"]):
+            raise Refused(
+                google_errors.invalid("Start and end times must either both be date or both be dateTime.")
+            )
         self.store(calendar_id, event_id, fields)
         return answered(200, self.calendars[calendar_id].events[event_id])
 

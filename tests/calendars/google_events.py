@@ -181,6 +181,17 @@ class GoogleCalendarsState:
         return self.store(calendar_id, event_id, {**kept, "status": "confirmed", **identity, **fields})
 
 
+def patched(kept: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What is not named stays, what is null goes; objects within are merged in the same way, lists are not."""
+    merged = dict(kept)
+    for name, value in given.items():
+        inner = kept.get(name)
+        if isinstance(value, dict):
+            value = patched(inner if isinstance(inner, dict) else {}, value)
+        merged[name] = value
+    return {name: value for name, value in merged.items() if value is not None}
+
+
 def instance_id(master_id: str, original: datetime | date) -> str:
     if isinstance(original, datetime):
         return f"{master_id}_{original.astimezone(UTC):%Y%m%dT%H%M%SZ}"

@@ -64,7 +64,7 @@ class GraphCalendars(GraphCalendarsState):
 
     def answer(self, method: str, url_path: str, query: Query, headers: Headers, body: bytes) -> Answer:
         """`url_path` is the request line's: still encoded. Raises Unanswered."""
-        parts = [unquote(part) for part in url_path.removeprefix(BASE).split("/")]
+        parts = self._resolved([unquote(part) for part in url_path.removeprefix(BASE).split("/")])
         kind = _kind(method, parts, query)
         self.requests[kind] += 1
         has_cursor = kind in ("delta page", "delta incremental")
@@ -110,6 +110,13 @@ class GraphCalendars(GraphCalendarsState):
         if kind == "renew":
             return self.subscriptions.renew(parts[1], wish)
         return self.subscriptions.end(parts[1])
+
+    def _resolved(self, parts: list[str]) -> list[str]:
+        """`/me/calendar` is the default one of `/me/calendars`."""
+        default = next((name for name, each in self.calendars.items() if each["isDefaultCalendar"]), None)
+        if parts[:2] != ["me", "calendar"] or default is None:
+            return parts
+        return ["me", "calendars", default, *parts[2:]]
 
     def _calendar_of(self, parts: list[str]) -> str | None:
         if parts[:2] == ["me", "calendars"] and len(parts) > 2:

@@ -8,7 +8,7 @@ async with CalendarServer.running(google=google, graph=graph) as server:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Self
 from urllib.request import Request, urlopen
@@ -22,10 +22,12 @@ from tests.calendars.google import GoogleCalendars
 from tests.calendars.graph import GraphCalendars
 
 _GRAPH = "/v1.0"
+Meanwhile = Callable[[str, str], Awaitable[None]]
 
 
 class CalendarServer:
-    """`base` is a path that both APIs are below, as behind a gateway; the fakes do not see it."""
+    """`base` is a path that both APIs are below, as behind a gateway; the fakes do not see it. `meanwhile` is awaited, with the
+    method and the path, when an answer is made and has not left yet."""
 
     def __init__(self, google: GoogleCalendars, graph: GraphCalendars, *, port: int, base: str) -> None:
         self.google = google
@@ -35,6 +37,7 @@ class CalendarServer:
         self._port = port
         self._base = base
         self._closing = asyncio.Event()
+        self.meanwhile: Meanwhile | None = None
 
     @classmethod
     @asynccontextmanager
@@ -82,6 +85,8 @@ class CalendarServer:
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
+        if self.meanwhile is not None:
+            await self.meanwhile(request.method, path)
         return web.Response(status=status, headers=fields, body=content)
 
     async def _answered(self, fake: GoogleCalendars | GraphCalendars, *asked: Any) -> Answer:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select, update
 
 from app.sandbox.server import Sandbox
+from app.settings import Settings
 from app.tables import calendar_accounts as accounts
 from app.tables import calendar_events as events
 from app.tables import calendar_sync_states as states
 from app.tables import calendars, sync_runs
-from tests.broker import Broker, settings_for
-from tests.calendars.conftest import CLIENTS, connect
+from tests.broker import Broker
+from tests.calendars.conftest import connect
 from tests.calendars.google import GoogleCalendars
 from tests.calendars.google_errors import GoogleFault
 from tests.calendars.server import CalendarServer
@@ -33,10 +33,8 @@ def google(upstreams: CalendarServer) -> GoogleCalendars:
 
 
 @pytest.fixture
-async def twin(
-    broker: Broker, database_url: str, providers_dir: Path, tmp_path: Path
-) -> AsyncIterator[Broker]:
-    settings = settings_for(database_url, providers_dir, data_dir=tmp_path / "var", clients=CLIENTS)
+async def twin(broker: Broker, settings: Settings) -> AsyncIterator[Broker]:
+    """Another replica on the database of `broker`."""
     async with Broker.running(settings) as running:
         yield running
 

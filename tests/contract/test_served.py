@@ -7,6 +7,7 @@ import pkgutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -20,6 +21,8 @@ import app.api
 from app.api import middleware
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring
+from tests.calendars.provider import calendars_of, write_provider
+from tests.calendars.server import CalendarServer
 from tests.contract import contract
 from tests.contract.described import address
 from tests.contract.schema import Schemas
@@ -84,6 +87,20 @@ class Caller:
 
 
 @pytest.fixture
+async def upstreams(sandbox: Sandbox) -> AsyncIterator[CalendarServer]:
+    async with calendars_of(sandbox) as server:
+        server.google.add_calendar("ada@example.com")
+        yield server
+
+
+@pytest.fixture
+def providers_dir(providers_dir: Path, sandbox: Sandbox, upstreams: CalendarServer) -> Path:
+    """With a provider `calendars`."""
+    write_provider(providers_dir, "calendars", sandbox, url=upstreams.google_url)
+    return providers_dir
+
+
+@pytest.fixture
 def call(broker: Broker, document: Json) -> Caller:
     return Caller(broker, document)
 
@@ -136,6 +153,7 @@ async def test_every_route_answers_once_as_it_is_described(
     await call("open_breaker", 200, name=breakers["items"][0]["name"])
     await call("list_breakers", 200)
     await call("reset_breaker", 200, name=breakers["items"][0]["name"])
+    await _write_events(broker, sandbox, call)
     assert (await call("list_audit", 200))["items"]
     for operation in ("live", "ready"):
         await call(operation, 204)
@@ -143,6 +161,20 @@ async def test_every_route_answers_once_as_it_is_described(
         await call(operation, 200)
     wanted = {(name, status) for name, route in ROUTES.items() for status in route["answers"] if status < 400}
     assert wanted - call.seen == set()
+
+
+async def _write_events(broker: Broker, sandbox: Sandbox, call: Caller) -> None:
+    registration = {"client_id": "sandbox", "client_secret": "sandbox-secret"}
+    await call("put_client", 201, registration, provider="calendars")
+    await broker.put("calendars/ada", bring(sandbox.grant("ada"), expires_in=300))
+    hour = {name: {"date_time": f"2026-12-01T{at}:00:00Z"} for name, at in (("start", "09"), ("end", "10"))}
+    people = {"attendees": ["bob@example.com"], "recurrence": ["RRULE:FREQ=DAILY;COUNT=3"]}
+    hour["start"]["time_zone"] = hour["end"]["time_zone"] = "Europe/Berlin"
+    event = await call("create_event", 201, {"user_id": "ada", "title": "Standup", **hour, **people})
+    assert event["attendees"] and event["recurrence"] and event["organizer"]
+    days = {"start": {"date": "2026-12-01"}, "end": {"date": "2026-12-02"}}
+    await call("change_event", 200, {"user_id": "ada", "recurrence": None, **days}, event_id=event["id"])
+    await call("delete_event", 204, event_id=event["id"], params={"user_id": "ada"})
 
 
 async def _connect(call: Caller) -> None:

@@ -52,6 +52,8 @@ _ACCOUNT = {"account": "{account}"}
 _LATE = "2100-01-01T00:00:00Z"
 _RIGHTS = {"name": "wider", "scopes": ["admin"]}
 _CONSUMER = "/consumers/{id}"
+_EVENT = "/calendar/events/7kukuqrfedlm2f9t"
+_DAY = {"start": {"date": "2026-12-01"}, "end": {"date": "2026-12-02"}}
 _BREAKER = "/breakers/{provider}:token:127.0.0.1"
 
 
@@ -106,6 +108,15 @@ CALLS: Mapping[str, list[Call]] = {
     "refresh_tokens": [Call("POST", "/oauth/{provider}/refresh-tokens", ABSENT, body={"user_id": "{user}"})],
     "get_provider_health": _get("/oauth/{provider}/health-check", ABSENT, {"user_id": "{user}"}),
     "get_user_health": _get("/users/{user}/health-check", ALIKE),
+    "create_event": [
+        Call("POST", "/calendar/events", ABSENT, body={**_ITEM, **which, **_DAY}) for which in ({}, _ACCOUNT)
+    ],
+    "change_event": [
+        Call("PATCH", _EVENT, ABSENT, body={**_ITEM, **which, "title": "x"}, headers=headers)
+        for which in ({}, _ACCOUNT)
+        for headers in ({}, {"If-Match": '"1"'})
+    ],
+    "delete_event": [Call("DELETE", _EVENT, ABSENT, query={**_ITEM, **which}) for which in ({}, _ACCOUNT)],
     "list_providers": _get("/providers", ALIKE),
     "get_provider": _get("/providers/{provider}", ALIKE),
     "put_client": [Call("PUT", "/clients/{provider}", ADMIN, body={"catalogue": "keeps", "client_id": "x"})],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,6 +12,8 @@ import pytest
 from app.api.lane import settle
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring
+from tests.calendars.provider import calendars_of, write_provider
+from tests.calendars.server import CalendarServer
 from tests.postgres import database
 
 Call = Callable[[Broker, Sandbox], Awaitable[httpx.Response]]
@@ -112,6 +115,33 @@ async def _breaker(broker: Broker, sandbox: Sandbox) -> str:
     return str(breaker["name"])
 
 
+VISIT = {
+    "user_id": "ada",
+    "id": "visit-7",
+    "start": {"date": "2026-12-01"},
+    "end": {"date": "2026-12-02"},
+}
+
+
+async def _create_event(broker: Broker, sandbox: Sandbox) -> httpx.Response:
+    await broker.http.put(
+        "/clients/calendars", json={"client_id": "sandbox", "client_secret": "sandbox-secret"}
+    )
+    await broker.put("calendars/ada", bring(sandbox.grant("ada"), expires_in=300))
+    return await broker.http.post("/calendar/events", json=VISIT)
+
+
+async def _change_event(broker: Broker, sandbox: Sandbox) -> httpx.Response:
+    event = (await _create_event(broker, sandbox)).json()["id"]
+    body = {"user_id": "ada", "title": "Dentist"}
+    return await broker.http.patch(f"/calendar/events/{event}", json=body)
+
+
+async def _delete_event(broker: Broker, sandbox: Sandbox) -> httpx.Response:
+    event = (await _create_event(broker, sandbox)).json()["id"]
+    return await broker.http.delete(f"/calendar/events/{event}", params={"user_id": "ada"})
+
+
 # By operation: a call that succeeds, and the event that it leaves.
 AUDITED: dict[str, tuple[Call, str]] = {
     "refresh_token": (_refresh_token, "token.disclosed"),
@@ -130,6 +160,9 @@ AUDITED: dict[str, tuple[Call, str]] = {
     "run_refresh": (_run_refresh, "grant.refreshed"),
     "open_breaker": (_open_breaker, "breaker.open"),
     "reset_breaker": (_reset_breaker, "breaker.reset"),
+    "create_event": (_create_event, "calendar.event_created"),
+    "change_event": (_change_event, "calendar.event_changed"),
+    "delete_event": (_delete_event, "calendar.event_deleted"),
 }
 # By operation: why it leaves none.
 EXEMPT: dict[str, tuple[Call, str]] = {
@@ -138,6 +171,20 @@ EXEMPT: dict[str, tuple[Call, str]] = {
         "it asks the provider and changes nothing but when it was last asked",
     ),
 }
+
+
+@pytest.fixture
+async def upstreams(sandbox: Sandbox) -> AsyncIterator[CalendarServer]:
+    async with calendars_of(sandbox) as server:
+        server.google.add_calendar("ada@example.com")
+        yield server
+
+
+@pytest.fixture
+def providers_dir(providers_dir: Path, sandbox: Sandbox, upstreams: CalendarServer) -> Path:
+    """With a provider `calendars`."""
+    write_provider(providers_dir, "calendars", sandbox, url=upstreams.google_url)
+    return providers_dir
 
 
 def _operations(broker: Broker) -> set[str]:

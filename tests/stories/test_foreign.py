@@ -55,6 +55,14 @@ class Foreign:
 
 
 @pytest.fixture
+def providers_dir(providers_dir: Path, sandbox: Sandbox) -> Path:
+    """All of them have calendars."""
+    for entry in providers_dir.glob("*.yaml"):
+        entry.write_text(f'{entry.read_text()}api: {{base_url: "{sandbox.url}", calendars: google}}\n')
+    return providers_dir
+
+
+@pytest.fixture
 async def broker(database_url: str, providers_dir: Path, tmp_path: Path) -> AsyncIterator[Broker]:
     settings = settings_for(
         database_url, providers_dir, data_dir=tmp_path / "var", metrics_key="operators-only-" + "m" * 20
