@@ -52,13 +52,6 @@ class CalendarAnswer(BaseModel):
     error_type: ErrorType | None = Field(description="Of the last sync, if it failed.")
 
 
-class CalendarPage(BaseModel):
-    """A user's calendars."""
-
-    items: list[CalendarAnswer]
-    next_cursor: None = Field(description="Always null: it is all of them.")
-
-
 class OccurrenceAnswer(EventAnswer):
     """An event at one of its times."""
 
@@ -89,12 +82,13 @@ async def list_calendars(
     consumer: CalendarUser,
     provider: ProviderQuery = None,
     account: AccountQuery = None,
-) -> CalendarPage:
-    """As they were last listed by the provider, the primary one first."""
+) -> Page[CalendarAnswer]:
+    """All of them on one page, as they were last listed by the provider, the primary one first."""
     grants = await calendar_grants(services, consumer, user_id, provider, account)
     by_id = {grant.id: grant for grant in grants}
     found = await services.calendar_reader.calendars(list(by_id))
-    return CalendarPage(items=[_calendar(each, by_id[each.grant_id]) for each in found], next_cursor=None)
+    items = [_calendar(each, by_id[each.grant_id]) for each in found]
+    return Page[CalendarAnswer](items=items, next_cursor=None)
 
 
 @router.get(

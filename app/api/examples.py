@@ -135,7 +135,7 @@ _NEW_EVENT: JsonValue = {
     "end": _EVENT_END,
     "attendees": ["bob@example.com"],
 }
-_CALENDAR_EVENT: JsonValue = {
+_CALENDAR_EVENT: dict[str, JsonValue] = {
     "id": "7kukuqrfedlm2f9t",
     "calendar_id": "ada@example.com",
     "provider": "google",
@@ -156,8 +156,49 @@ _CALENDAR_EVENT: JsonValue = {
     "attendees": [{"email": "bob@example.com", "name": None, "reply": "needs_action"}],
     "html_link": "https://www.google.com/calendar/event?eid=7kukuqrfedlm2f9t",
 }
-
-
+_SYNCED: JsonValue = {
+    "id": "ada@example.com",
+    "name": "Ada",
+    "provider": "google",
+    "account": "default",
+    "status": "success",
+    "mode": "incremental",
+    "added": 1,
+    "updated": 2,
+    "deleted": 0,
+    "rebuilt": False,
+    "error": None,
+}
+_SYNC: dict[str, JsonValue] = {
+    "status": "success",
+    "message": "Your Google Calendar is up to date.",
+    "error_type": None,
+    "calendars": [_SYNCED],
+    "run_id": "01a202b2-c500-7000-8000-000000000003",
+}
+_CALENDAR: JsonValue = {
+    "id": "ada@example.com",
+    "name": "Ada",
+    "provider": "google",
+    "account": "default",
+    "time_zone": "Europe/Berlin",
+    "access_role": "owner",
+    "primary": True,
+    "last_synced_at": "2026-11-22T10:00:00Z",
+    "last_full_sync_at": "2026-11-20T09:00:00Z",
+    "next_sync_at": "2026-11-22T10:15:00Z",
+    "failures": 0,
+    "error_type": None,
+}
+_OCCURRENCE: JsonValue = {**_CALENDAR_EVENT, "partly_read": False}
+_SYNC_RUN: JsonValue = {
+    "provider": "google",
+    "account": "default",
+    "trigger": "scheduler",
+    "started_at": "2026-11-22T10:00:00Z",
+    "ended_at": "2026-11-22T10:00:01Z",
+    **_SYNC,
+}
 _BREAKER: JsonValue = {
     "name": "google:token:oauth2.googleapis.com",
     "provider": "google",
@@ -213,10 +254,15 @@ SHAPES: Mapping[str, JsonValue] = {
     "AuditPage": {"items": [_EVENT], "next_cursor": _CURSOR},
     "AuthorizeAnswer": _AUTHORIZE_ANSWER,
     "AuthorizeBody": _AUTHORIZE,
+    "AutoSyncBody": {"user_id": "user-42", "min_interval": 300},
     "BatchAnswer": _BATCH_ANSWER,
     "BatchBody": _BATCH,
     "BreakerAnswer": _BREAKER,
     "BreakerList": {"items": [_BREAKER]},
+    "CalendarAnswer": _CALENDAR,
+    "CalendarPage": {"items": [_CALENDAR], "next_cursor": None},
+    "CalendarRunAnswer": _SYNC_RUN,
+    "CalendarRunPage": {"items": [_SYNC_RUN], "next_cursor": _CURSOR},
     "ConsumerAnswer": {"id": "01a1f82f-1e80-7000-8000-000000000003", **_CONSUMER},
     "ConsumerBody": _CONSUMER,
     "ConsumerPage": {
@@ -236,12 +282,16 @@ SHAPES: Mapping[str, JsonValue] = {
     "KeyBody": {"expires_at": "2026-12-31T00:00:00Z"},
     "ListedKeyAnswer": _KEY,
     "ListedKeyPage": {"items": [_KEY], "next_cursor": None},
+    "OccurrenceAnswer": _OCCURRENCE,
+    "OccurrencePage": {"items": [_OCCURRENCE], "next_cursor": None},
     "ProviderAnswer": _PROVIDER,
     "ProviderList": {"items": [_PROVIDER]},
     "RefreshBody": {"generation": 3, "reason": "401 from the calendar"},
     "RefreshTokensAnswer": {"items": [_REFRESHED], "refreshed": 1, "failed": 0},
     "RefreshTokensBody": {"user_id": "user-42"},
     "RunAnswer": {"due": 3, "refreshed": 2, "failed": 0, "postponed": 1},
+    "SyncAnswer": {**_SYNC, "next": "2026-11-22T10:15:00Z"},
+    "SyncBody": {"user_id": "user-42", "provider": "google", "calendar_ids": ["primary"]},
     "TokenAnswer": _TOKEN,
     "UserHealth": {"items": [_CONNECTION], "overall": "healthy"},
     "ValidationAnswer": {

@@ -154,6 +154,7 @@ async def test_every_route_answers_once_as_it_is_described(
     await call("list_breakers", 200)
     await call("reset_breaker", 200, name=breakers["items"][0]["name"])
     await _write_events(broker, sandbox, call)
+    await _sync_calendars(call)
     assert (await call("list_audit", 200))["items"]
     for operation in ("live", "ready"):
         await call(operation, 204)
@@ -175,6 +176,18 @@ async def _write_events(broker: Broker, sandbox: Sandbox, call: Caller) -> None:
     days = {"start": {"date": "2026-12-01"}, "end": {"date": "2026-12-02"}}
     await call("change_event", 200, {"user_id": "ada", "recurrence": None, **days}, event_id=event["id"])
     await call("delete_event", 204, event_id=event["id"], params={"user_id": "ada"})
+
+
+async def _sync_calendars(call: Caller) -> None:
+    day = {"start": {"date": "2026-12-01"}, "end": {"date": "2026-12-02"}}
+    await call("create_event", 201, {"user_id": "ada", "title": "Fair", **day})
+    await call("sync_calendars", 200, {"user_id": "ada", "full": True})
+    await call("auto_sync_calendars", 200, {"user_id": "ada"})
+    ada = {"user_id": "ada"}
+    assert (await call("list_calendars", 200, params=ada))["items"]
+    december = {"from": "2026-12-01T00:00:00Z", "to": "2027-01-01T00:00:00Z"}
+    assert (await call("list_events", 200, params={**ada, **december}))["items"]
+    assert (await call("list_calendar_runs", 200, params=ada))["items"]
 
 
 async def _connect(call: Caller) -> None:

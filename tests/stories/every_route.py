@@ -117,6 +117,17 @@ CALLS: Mapping[str, list[Call]] = {
         for headers in ({}, {"If-Match": '"1"'})
     ],
     "delete_event": [Call("DELETE", _EVENT, ABSENT, query={**_ITEM, **which}) for which in ({}, _ACCOUNT)],
+    "sync_calendars": [
+        Call("POST", "/calendar/sync", ABSENT, body={**_ITEM, **which}) for which in ({}, _ACCOUNT)
+    ],
+    "auto_sync_calendars": [
+        Call("POST", "/calendar/sync/auto", ALIKE, body={**_ITEM, **which}) for which in ({}, _ACCOUNT)
+    ],
+    "list_calendars": _get("/calendar/calendars", ALIKE, _ITEM, {"user_id": "{user}"}),
+    "list_events": _get(
+        "/calendar/events", ALIKE, {**_ITEM, "from": "2026-12-01T00:00:00Z", "to": "2026-12-31T00:00:00Z"}
+    ),
+    "list_calendar_runs": _get("/calendar/runs", ALIKE, _ITEM, {"user_id": "{user}", "cursor": "{cursor}"}),
     "list_providers": _get("/providers", ALIKE),
     "get_provider": _get("/providers/{provider}", ALIKE),
     "put_client": [Call("PUT", "/clients/{provider}", ADMIN, body={"catalogue": "keeps", "client_id": "x"})],

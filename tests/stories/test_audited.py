@@ -123,6 +123,23 @@ VISIT = {
 }
 
 
+async def _sync_calendars(broker: Broker, sandbox: Sandbox) -> httpx.Response:
+    await _with_calendars(broker, sandbox)
+    return await broker.http.post("/calendar/sync", json={"user_id": "ada"})
+
+
+async def _auto_sync_calendars(broker: Broker, sandbox: Sandbox) -> httpx.Response:
+    await _with_calendars(broker, sandbox)
+    return await broker.http.post("/calendar/sync/auto", json={"user_id": "ada"})
+
+
+async def _with_calendars(broker: Broker, sandbox: Sandbox) -> None:
+    await broker.http.put(
+        "/clients/calendars", json={"client_id": "sandbox", "client_secret": "sandbox-secret"}
+    )
+    await broker.put("calendars/ada", bring(sandbox.grant("ada"), expires_in=300))
+
+
 async def _create_event(broker: Broker, sandbox: Sandbox) -> httpx.Response:
     await broker.http.put(
         "/clients/calendars", json={"client_id": "sandbox", "client_secret": "sandbox-secret"}
@@ -169,6 +186,11 @@ EXEMPT: dict[str, tuple[Call, str]] = {
     "validate_token": (
         _validate_token,
         "it asks the provider and changes nothing but when it was last asked",
+    ),
+    "sync_calendars": (_sync_calendars, "it copies what the provider has, and is kept as a sync run"),
+    "auto_sync_calendars": (
+        _auto_sync_calendars,
+        "it copies what the provider has, and is kept as a sync run",
     ),
 }
 
