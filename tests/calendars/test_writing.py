@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 from sqlalchemy import select
 
 from app.calendars import sync_store
+from app.calendars.claimed import Claimed
 from app.sandbox.server import Sandbox
 from app.settings import Settings
 from app.tables import audit_events, calendar_events, calendars
@@ -514,12 +516,18 @@ async def test_what_lies_outside_of_what_syncs_list_is_not_stored(world: World) 
 
 async def test_no_baseline_begins_while_an_event_is_being_stored(world: World) -> None:
     await world.sync()
-    lists = "list" if world.provider == "google" else "delta"
-    async with world.broker.services.db.begin() as tx:
-        [grant] = await tx.scalars(select(calendars.c.grant_id))
-        assert await sync_store.mirrored(tx, grant, "primary") is not None
-        syncing = asyncio.create_task(world.sync(full=True))
+    db, ttl = world.broker.services.db, timedelta(seconds=60)
+
+    async def begin(claimed: Claimed) -> int:
+        async with db.begin() as tx:
+            return await sync_store.begin_baseline(tx, claimed, ttl=ttl)
+
+    async with db.begin() as tx:
+        [row] = await tx.execute(select(calendars.c.id, calendars.c.grant_id))
+        [claimed] = await sync_store.claim(tx, [row.id], owner=uuid4(), ttl=ttl)
+    async with db.begin() as tx:
+        mirrored = await sync_store.mirrored(tx, row.grant_id, "primary")
+        beginning = asyncio.create_task(begin(claimed))
         await asyncio.sleep(0.3)
-        assert world.fake.requests[lists] == 1
-    await syncing
-    assert world.fake.requests[lists] == 2
+        assert mirrored is not None and not beginning.done()
+    assert await beginning == mirrored.generation + 1
