@@ -334,6 +334,25 @@ async def test_what_the_provider_does_not_accept_is_told_in_our_words(world: Wor
     assert "fake" not in answer.text and "both" not in answer.text
 
 
+async def test_whatever_fails_once_has_a_known_code_and_asking_again_leaves_one_event(world: World) -> None:
+    faults: list[Any] = [*GoogleFault] if world.provider == "google" else [*GraphFault]
+    known = {
+        *("reconnect_required", "insufficient_scope", "not_found", "provider_unavailable"),
+        *("provider_rejected_client", "provider_error"),
+    }
+    world.fake.retry_after = 600
+    for number, fault in enumerate(faults):
+        if fault in (GoogleFault.SILENT, GraphFault.SILENT):  # takes its ten seconds
+            continue
+        world.fake.fail_next(1, fault)
+        answer = await world.create(id=f"visit-{number}", title="Dentist", **HOUR)
+        assert answer.status_code == 201 or answer.json()["code"] in known, (fault, answer.text)
+        world.fake.recover()
+        event = await world.created(id=f"visit-{number}", title="Dentist", **HOUR)
+        assert len(world.living()) == 1, fault
+        assert (await world.delete(event["id"])).status_code == 204
+
+
 @only_outlook
 async def test_a_collision_at_the_provider_is_a_conflict(
     world: World, monkeypatch: pytest.MonkeyPatch
