@@ -85,7 +85,7 @@ async def bury(tx: Tx, calendar_id: UUID, external_id: str, *, at: datetime) -> 
     later = func.greatest(events.c.provider_updated_at, at)
     cancelled = update(events).where(*where).values(status=CANCELLED, provider_updated_at=later)
     found = (await tx.execute(cancelled)).rowcount == 1
-    await _deleted(tx, events.c.calendar_id == calendar_id, events.c.master_id == external_id)
+    await remove_instances(tx, calendar_id, [external_id])
     return found
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 from sqlalchemy import select
 
 from app.calendars import sync_store
+from app.calendars.claimed import Claimed
 from app.sandbox.server import Sandbox
 from app.settings import Settings
 from app.tables import audit_events, calendar_events, calendars
@@ -332,6 +334,25 @@ async def test_what_the_provider_does_not_accept_is_told_in_our_words(world: Wor
     assert "fake" not in answer.text and "both" not in answer.text
 
 
+async def test_whatever_fails_once_has_a_known_code_and_asking_again_leaves_one_event(world: World) -> None:
+    faults: list[Any] = [*GoogleFault] if world.provider == "google" else [*GraphFault]
+    known = {
+        *("reconnect_required", "insufficient_scope", "not_found", "provider_unavailable"),
+        *("provider_rejected_client", "provider_error"),
+    }
+    world.fake.retry_after = 600
+    for number, fault in enumerate(faults):
+        if fault in (GoogleFault.SILENT, GraphFault.SILENT):  # takes its ten seconds
+            continue
+        world.fake.fail_next(1, fault)
+        answer = await world.create(id=f"visit-{number}", title="Dentist", **HOUR)
+        assert answer.status_code == 201 or answer.json()["code"] in known, (fault, answer.text)
+        world.fake.recover()
+        event = await world.created(id=f"visit-{number}", title="Dentist", **HOUR)
+        assert len(world.living()) == 1, fault
+        assert (await world.delete(event["id"])).status_code == 204
+
+
 @only_outlook
 async def test_a_collision_at_the_provider_is_a_conflict(
     world: World, monkeypatch: pytest.MonkeyPatch
@@ -514,12 +535,18 @@ async def test_what_lies_outside_of_what_syncs_list_is_not_stored(world: World) 
 
 async def test_no_baseline_begins_while_an_event_is_being_stored(world: World) -> None:
     await world.sync()
-    lists = "list" if world.provider == "google" else "delta"
-    async with world.broker.services.db.begin() as tx:
-        [grant] = await tx.scalars(select(calendars.c.grant_id))
-        assert await sync_store.mirrored(tx, grant, "primary") is not None
-        syncing = asyncio.create_task(world.sync(full=True))
+    db, ttl = world.broker.services.db, timedelta(seconds=60)
+
+    async def begin(claimed: Claimed) -> int:
+        async with db.begin() as tx:
+            return await sync_store.begin_baseline(tx, claimed, ttl=ttl)
+
+    async with db.begin() as tx:
+        [row] = await tx.execute(select(calendars.c.id, calendars.c.grant_id))
+        [claimed] = await sync_store.claim(tx, [row.id], owner=uuid4(), ttl=ttl)
+    async with db.begin() as tx:
+        mirrored = await sync_store.mirrored(tx, row.grant_id, "primary")
+        beginning = asyncio.create_task(begin(claimed))
         await asyncio.sleep(0.3)
-        assert world.fake.requests[lists] == 1
-    await syncing
-    assert world.fake.requests[lists] == 2
+        assert mirrored is not None and not beginning.done()
+    assert await beginning == mirrored.generation + 1
