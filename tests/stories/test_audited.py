@@ -54,6 +54,12 @@ async def _authorize(broker: Broker, _: Sandbox) -> httpx.Response:
     return await broker.http.post("/oauth/sandbox/authorize", json={"user_id": "ada"})
 
 
+async def _hear_calendar_change(broker: Broker, sandbox: Sandbox) -> httpx.Response:
+    await _present(broker, sandbox)
+    forged = {"value": [{"subscriptionId": "somebody's", "clientState": "guessed"}]}
+    return await broker.http.post("/calendar/webhooks/microsoft", json=forged)
+
+
 async def _refresh_tokens(broker: Broker, sandbox: Sandbox) -> httpx.Response:
     await broker.put("sandbox/ada", bring(sandbox.grant("ada")))
     return await broker.http.post("/oauth/sandbox/refresh-tokens", json={"user_id": "ada"})
@@ -169,6 +175,10 @@ EXEMPT: dict[str, tuple[Call, str]] = {
     "validate_token": (
         _validate_token,
         "it asks the provider and changes nothing but when it was last asked",
+    ),
+    "hear_calendar_change": (
+        _hear_calendar_change,
+        "it changes nothing but when a calendar is looked at next; what is forged is in the security log",
     ),
 }
 
