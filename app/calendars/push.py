@@ -42,7 +42,7 @@ from app.telemetry import PUSH_CHANNELS, logger
 
 log = logger(__name__)
 
-EVERY = timedelta(seconds=30)
+EVERY = timedelta(minutes=1)
 _AT_ONCE = 8
 _ADDED_AT_ONCE = 64
 _TIDIED_AT_ONCE = 500
