@@ -51,8 +51,8 @@ async def hear_calendar_change(
 ) -> Response:
     """Always 202 for a notification that is well-formed, whosever it is: it says that the calendar is worth looking at, and
     whether it is believed is told to nobody. The calendar is synced within ten seconds or so."""
-    note(provider=provider)
     api = services.hearing.api_of(provider)
+    note(provider=provider)
     if validation_token is not None and api.validates:
         return PlainTextResponse(validation_token)
     try:

@@ -131,16 +131,8 @@ async def take_due(tx: Tx, *, limit: int) -> list[Channel]:
     )
     return [
         Channel(
-            id=row.id,
-            calendar_id=row.calendar_id,
-            key=GrantKey(row.provider, row.user_id, row.account),
-            external_id=row.external_id,
-            state=State(row.state),
-            channel_id=row.channel_id,
-            resource_id=row.resource_id,
-            expires_at=row.expires_at,
-            failures=row.failures,
-            is_wanted=row.is_wanted,
+            *(row.id, row.calendar_id, GrantKey(row.provider, row.user_id, row.account), row.external_id),
+            *(State(row.state), row.channel_id, row.resource_id, row.expires_at, row.failures, row.is_wanted),
         )
         for row in await tx.execute(query)
     ]
@@ -183,11 +175,11 @@ async def note_renewed(tx: Tx, channel: Channel, opened: Opened, *, renewal_at: 
     await _changed(tx, channel, [State.OPEN], _opened(opened, renewal_at))
 
 
-async def note_lost(tx: Tx, channel_id: UUID) -> None:
-    """The provider has it no more: it is to be opened anew, and what it did not tell is to be looked for."""
+async def note_lost(tx: Tx, id: UUID, channel_id: str | None) -> None:
+    """The provider has it no more under this name: it is to be opened anew, and what it did not tell is to be looked for."""
     lost = (
         update(channels)
-        .where(channels.c.id == channel_id, channels.c.state == State.OPEN)
+        .where(channels.c.id == id, channels.c.channel_id == channel_id, channels.c.state == State.OPEN)
         .values(state=State.OPENING, channel_id=None, expires_at=None, next_attempt_at=_clock, failures=0)
         .returning(channels.c.calendar_id)
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from app.calendars import channel_store, heard_store
 from app.calendars.channel import Heard, Notice, PushApi, State, is_genuine
@@ -41,21 +41,28 @@ class Hearing:
         repeated. Raises DatabaseUnavailable."""
         named = {each.channel_id for each in heard if _ID.fullmatch(each.channel_id)}
         doubted: Counter[str] = Counter()
-        async with self._db.begin() as tx:
-            known = await heard_store.known(tx, provider, named) if named else {}
-            genuine = [each for each in heard if _is_believed(each, known, doubted)]
-            changed = {
-                known[each.channel_id].calendar_id
-                for each in sorted(
-                    genuine, key=lambda each: each.channel_id
-                )  # so that nobody waits for each other
-                if await self._noted(tx, each, known[each.channel_id])
-            }
-            await heard_store.want_sync(tx, changed)
+        known = await self._known(provider, named) if named else {}
+        genuine = [each for each in heard if _is_believed(each, known, doubted)]
+        if genuine:
+            await self._note(genuine, known)
         PUSH_NOTIFICATIONS.labels(provider, "believed").inc(len(genuine))
         for reason, number in doubted.items():
             PUSH_NOTIFICATIONS.labels(provider, "refused").inc(number)
             security_event("notification_refused", provider=provider, reason=reason, number=number)
+
+    async def _known(self, provider: str, channel_ids: Collection[str]) -> dict[str, Known]:
+        async with self._db.begin() as tx:
+            return await heard_store.known(tx, provider, channel_ids)
+
+    async def _note(self, genuine: Sequence[Heard], known: Mapping[str, Known]) -> None:
+        in_order = sorted(genuine, key=lambda each: each.channel_id)  # so that nobody waits for each other
+        async with self._db.begin() as tx:
+            changed = {
+                known[each.channel_id].calendar_id
+                for each in in_order
+                if await self._noted(tx, each, known[each.channel_id])
+            }
+            await heard_store.want_sync(tx, changed)
 
     async def _noted(self, tx: Tx, heard: Heard, channel: Known) -> bool:
         """Whether there is something to look for."""
@@ -64,7 +71,7 @@ class Hearing:
         if heard.notice is Notice.EXPIRING:
             await heard_store.renew_now(tx, channel.id)
         if heard.notice is Notice.REMOVED:
-            await channel_store.note_lost(tx, channel.id)
+            await channel_store.note_lost(tx, channel.id, heard.channel_id)
         return heard.notice in (Notice.CHANGED, Notice.MISSED) and channel.state != State.CLOSING
 
 

@@ -156,7 +156,7 @@ class Pusher:
                 await self._note_failed(channel, error)
                 return
             async with self._db.begin() as tx:
-                await store.note_lost(tx, channel.id)
+                await store.note_lost(tx, channel.id, channel.channel_id)
             _count(channel, "lost")
             return
         async with self._db.begin() as tx:

@@ -28,6 +28,7 @@ from tests.calendars.google_errors import GoogleFault
 from tests.calendars.graph import GraphCalendars
 from tests.calendars.graph_errors import GraphFault
 from tests.calendars.server import CalendarServer, posted
+from tests.plans import explained, statements
 from tests.postgres import database
 
 ADA = "ada@example.com"
@@ -98,6 +99,16 @@ class Table:
             for statement in statements:
                 await connection.execute(statement)
 
+    async def sync_now(self, broker: Broker) -> None:
+        """Also where the clock was faster."""
+        await self.run(SYNC_NOW)
+        await broker.run("sync_calendars")
+        async with database(self._url) as connection, asyncio.timeout(20):
+            while await connection.fetchval(
+                "SELECT count(*) FROM calendar_sync_states WHERE lease_owner IS NOT NULL"
+            ):
+                await asyncio.sleep(0.02)
+
 
 @pytest.fixture
 def table(database_url: str) -> Table:
@@ -144,8 +155,7 @@ async def test_what_changes_at_google_is_here_soon(
     assert await upstreams.deliver() == [202, 202]  # that the channel is open, and that something has changed
     assert timedelta(0) < await table.due_in() <= SOON
 
-    await table.run(SYNC_NOW)
-    await broker.run("sync_calendars")
+    await table.sync_now(broker)
     answer = (await broker.http.get("/grants")).json()  # the service goes on
     assert len(answer["items"]) == 1
     async with database(table._url) as connection:
@@ -279,8 +289,7 @@ async def test_a_calendar_that_cannot_be_watched_is_polled(
     assert upstreams.google.requests["watch"] == 1
 
     upstreams.google.add(ADA)
-    await table.run(SYNC_NOW)
-    await broker.run("sync_calendars")
+    await table.sync_now(broker)
     assert upstreams.google.requests["list incremental"] == 1
 
     upstreams.google.calendars[ADA].watchable = True
@@ -399,9 +408,9 @@ async def test_what_is_heard_during_a_sync_is_looked_for_after_it(
     await watched(broker, sandbox, table)
     calendar_id, db = (await table.channel())["calendar_id"], broker.services.db
     for notified in (True, False):
-        await table.run(SYNC_NOW)
         async with db.begin() as tx:
             [claimed] = await sync_store.claim(tx, [calendar_id], owner=uuid4(), ttl=HOUR)
+        await table.run(SYNC_NOW)  # as it was when it was claimed
         if notified:
             await hear_google(broker, google_headers(google))
         assert claimed.sealed_cursor is not None
@@ -409,6 +418,35 @@ async def test_what_is_heard_during_a_sync_is_looked_for_after_it(
             later = broker.services.clock.now() + HOUR
             await sync_store.finish(tx, claimed, sealed_cursor=claimed.sealed_cursor, next_attempt_at=later)
         assert (await table.due_in() <= SOON) is notified
+
+
+MANY = """
+INSERT INTO calendars (id, grant_id, external_id, name, access_role, is_primary)
+SELECT gen_random_uuid(), grant_id, 'c' || n, 'c', 'owner', false
+FROM calendar_accounts, generate_series(1, 20000) AS n;
+INSERT INTO calendar_sync_states (id, grant_id, scheduled, last_ok_at, next_attempt_at)
+SELECT id, grant_id, true, now(), now() + interval '1 hour' FROM calendars ON CONFLICT DO NOTHING;
+INSERT INTO push_channels (id, grant_id, calendar_id, provider, channel_id, secret_hash, state, expires_at, next_attempt_at)
+SELECT gen_random_uuid(), grant_id, id, 'microsoft', id, sha256('x'), 'open', now() + interval '7 days', now() + interval '5 days'
+FROM calendars WHERE name = 'c';
+ANALYZE
+"""
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+async def test_a_notification_costs_the_same_however_many_channels_there_are(
+    broker: Broker, sandbox: Sandbox, graph: GraphCalendars, table: Table, database_url: str, mode: str
+) -> None:
+    await watched(broker, sandbox, table, "microsoft/ada")
+    await table.run(MANY)
+    others = [{"subscriptionId": str(uuid4()), "clientState": "x"} for _ in range(3)]
+    with statements() as asked:
+        assert (await hear_graph(broker, graph_item(graph), *others)).status_code == 202
+    own = [each for each in asked if "push_channels" in each[0] or "least(" in each[0]]  # and not the clock's
+    assert len(own) == 2  # whose it is; when its calendar is synced
+    for statement, parameters in own:
+        plan = await explained(database_url, statement, parameters, mode=mode)
+        assert "Index" in plan and "Seq Scan" not in plan, plan
 
 
 async def test_a_calendar_that_fails_keeps_its_pauses(
