@@ -92,6 +92,16 @@ CACHE_ENTRIES = Gauge("broker_cache_entries", "How much is remembered.", ["cache
 REWRAPPED = Counter(
     "broker_rewrapped_rows", "Rows whose secrets were sealed anew under the present data key."
 )
+PUSH_CHANNELS = Counter(
+    "broker_calendar_channels",
+    "What became of channels that providers tell of changes by: opened, renewed, closed, lost, refused or failed.",
+    ["provider", "outcome"],
+)
+PUSH_NOTIFICATIONS = Counter(
+    "broker_calendar_notifications",
+    "What came by them, believed or refused.",
+    ["provider", "outcome"],
+)
 BUILD = Gauge("broker_build_info", "1, with the version that runs.", ["version"])
 
 SECURITY_EVENTS = Counter("broker_security_events", "What a security team watches, by event.", ["event"])

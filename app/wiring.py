@@ -25,10 +25,13 @@ from app.audit.strict import StrictDisclosures
 from app.breaker import Breakers
 from app.breakers.sharing import BreakerSharing
 from app.breakers.switch import BreakerSwitch
-from app.calendars import schedule
+from app.calendars import push, schedule
 from app.calendars.asking import CalendarApis
+from app.calendars.channel import webhooks_of
+from app.calendars.hearing import Hearing
 from app.calendars.listing import Lister
 from app.calendars.mirror import Mirror
+from app.calendars.push import Pusher
 from app.calendars.reading import CalendarReader
 from app.calendars.schedule import CalendarSchedule
 from app.calendars.sync import CalendarSyncer
@@ -190,6 +193,7 @@ def build(on: Ground) -> Services:
         calendar_apis=calendars.apis,
         calendar_reader=CalendarReader(on.db),
         event_writer=EventWriter(db, calendars.apis, clock),
+        hearing=Hearing(db, on.clients),
         tickets=tickets,
         clients=on.clients,
         registrar=Registrar(db, vault, on.clients, listener, clock),
@@ -229,10 +233,13 @@ def _calendars(on: Ground, refresher: Refresher) -> _Calendars:
     lister = Lister(on.db, apis, on.clock)
     scheduled = CalendarSchedule(on.db, apis, lister, mirror, on.drain, on.clock)
     syncer = CalendarSyncer(on.db, apis, lister, mirror, on.clock)
+    webhooks = webhooks_of(on.read.base_url, allow_loopback=on.read.allow_loopback_upstreams)
+    pusher = Pusher(on.db, apis, on.clients, on.drain, on.clock, webhooks=webhooks)
     jobs = [
         Job("sync_calendars", scheduled.sync_due, schedule.EVERY),
         Job("list_calendars", scheduled.list_due, schedule.EVERY),
         Job("sweep_calendars", scheduled.sweep, schedule.SWEEP_EVERY),
+        Job("tend_channels", pusher.tend, push.EVERY),
     ]
     return _Calendars(apis, UserCalendars(on.db, apis, syncer, on.clock), jobs)
 

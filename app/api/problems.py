@@ -114,13 +114,17 @@ class Problem(BaseModel):
 
 
 def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` for a route that answers these codes besides those that every route may answer."""
-    by_status: dict[int | str, list[str]] = {}
-    everywhere = (
+    """OpenAPI's `responses` for a route that answers these codes besides those that every route with a key may answer."""
+    return responses_without_key(
         *("invalid_request", "unauthenticated", "forbidden", "validation_failed"),
-        *("rate_limited", "overloaded"),
+        *("rate_limited", "overloaded", *codes),
     )
-    for code in dict.fromkeys((*everywhere, *codes)):
+
+
+def responses_without_key(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """The same for a route that answers these codes only."""
+    by_status: dict[int | str, list[str]] = {}
+    for code in dict.fromkeys(codes):
         by_status.setdefault(STATUSES[code][0], []).append(code)
     return {
         status: {

@@ -11,6 +11,7 @@ from app.api import (
     calendar,
     calendar_events,
     calendar_reading,
+    calendar_webhooks,
     clients,
     consumers,
     grant_list,
@@ -30,7 +31,7 @@ def include(app: FastAPI) -> None:
     api = APIRouter()
     for resource in (
         *(batch, tokens, grant_list, grants, oauth, users),
-        *(calendar, calendar_events, calendar_reading, providers, clients),
+        *(calendar, calendar_events, calendar_reading, calendar_webhooks, providers, clients),
         *(consumers, refresh, breakers, audit),
     ):
         api.include_router(resource.router)

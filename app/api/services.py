@@ -16,6 +16,7 @@ from app.breaker import Breakers
 from app.breakers.sharing import BreakerSharing
 from app.breakers.switch import BreakerSwitch
 from app.calendars.asking import CalendarApis
+from app.calendars.hearing import Hearing
 from app.calendars.reading import CalendarReader
 from app.calendars.user import UserCalendars
 from app.calendars.writing import EventWriter
@@ -72,6 +73,7 @@ class Services:
     calendar_apis: CalendarApis
     calendar_reader: CalendarReader
     event_writer: EventWriter
+    hearing: Hearing
     tickets: Tickets
     clients: OAuthClients
     registrar: Registrar

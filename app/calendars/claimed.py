@@ -11,6 +11,7 @@ from app.grants.grant import GrantKey
 from app.vault.seal import Place
 
 FULL_EVERY = timedelta(days=7)
+SOON = timedelta(seconds=10)  # after the first of several notifications: the others belong to the same sync
 _WINDOW_BACK, _WINDOW_AHEAD = timedelta(days=180), timedelta(days=545)
 
 

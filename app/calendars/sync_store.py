@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, DateTime, Row, func, or_, select, update
+from sqlalchemy import ColumnElement, DateTime, Row, case, func, literal, or_, select, update
 
-from app.calendars.claimed import Claimed
+from app.calendars.claimed import SOON, Claimed
 from app.calendars.upstream import Window
 from app.calendars.writes import PRIMARY
 from app.db import Tx
@@ -111,7 +111,7 @@ async def _claimed(tx: Tx, which: ColumnElement[bool], *, owner: UUID, ttl: time
     query = (
         update(states)
         .where(which, calendars.c.id == states.c.id, grants.c.id == states.c.grant_id)
-        .values(lease_owner=owner, lease_until=_clock + ttl)
+        .values(lease_owner=owner, lease_until=_clock + ttl, notified_at=None)
         .returning(
             *states.c,
             calendars.c.external_id,
@@ -174,10 +174,16 @@ async def finish(
         last_ok_at=_clock,
         last_error=None,
         failures=0,
-        next_attempt_at=next_attempt_at,
+        next_attempt_at=_unless_notified(next_attempt_at),
         **_NO_LEASE,
         **(baseline or {}),
     )
+
+
+def _unless_notified(next_attempt_at: datetime) -> ColumnElement[datetime]:
+    """What changed while it was being synced may not have been listed any more: it is looked for soon."""
+    planned = literal(next_attempt_at, DateTime(timezone=True))
+    return case((states.c.notified_at.is_(None), planned), else_=func.least(planned, _clock + SOON))
 
 
 async def give_up(tx: Tx, claimed: Claimed, *, error: Mapping[str, Any], next_attempt_at: datetime) -> None:

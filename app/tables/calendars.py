@@ -70,6 +70,7 @@ calendar_sync_states = Table(
     time_column("next_attempt_at"),  # null: at any time, but not by the schedule
     Column("lease_owner", UUID),
     time_column("lease_until"),
+    time_column("notified_at"),  # of a change since it was last claimed
     CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name="lease_is_whole"),
     Index("calendar_sync_states_due_idx", "next_attempt_at", postgresql_where=text("scheduled")),
     postgresql_with={"fillfactor": "70"},

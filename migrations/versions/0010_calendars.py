@@ -91,6 +91,7 @@ def upgrade() -> None:
         sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("lease_owner", sa.UUID(), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("notified_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
             "(lease_owner IS NULL) = (lease_until IS NULL)",
             name=op.f("calendar_sync_states_lease_is_whole_check"),

@@ -19,7 +19,7 @@ from tests.contract.described import Described, differences
 from tests.contract.schema import Schemas
 
 Json = dict[str, Any]
-PUBLIC = {"health_check", "live", "ready", "connect", "callback"}
+PUBLIC = {"health_check", "live", "ready", "connect", "callback", "hear_calendar_change"}
 
 
 @pytest.fixture(scope="module")

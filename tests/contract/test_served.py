@@ -156,6 +156,9 @@ async def test_every_route_answers_once_as_it_is_described(
     await _write_events(broker, sandbox, call)
     await _sync_calendars(call)
     assert (await call("list_audit", 200))["items"]
+    for status, query in ((200, {"validationToken": "a"}), (202, {})):
+        more = {"params": query, "content": b'{"value": []}'}
+        await call("hear_calendar_change", status, provider="microsoft", **more)
     for operation in ("live", "ready"):
         await call(operation, 204)
     for operation in ("health_check", "metrics"):
@@ -271,9 +274,11 @@ async def test_every_route_is_there_and_asks_for_a_key(broker: Broker, prefix: s
         method, path = address(ROUTES[name]["call"].replace(contract.PREFIX, prefix))
         answer = await broker.http.request(method, path, headers={"Authorization": ""})
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), (method, path)
-    for name in ("connect", "callback"):
-        method, path = address(ROUTES[name]["call"].replace(contract.PREFIX, prefix))
-        assert (await broker.http.request(method, path)).status_code == 400, path
+    for name in ("connect", "callback", "hear_calendar_change"):
+        call = ROUTES[name]["call"].replace("webhooks/{provider}", "webhooks/google")
+        method, path = address(call.replace(contract.PREFIX, prefix))
+        answer = await broker.http.request(method, path, headers={"Authorization": ""})
+        assert answer.status_code == 400, path
 
 
 async def test_every_route_asks_for_its_scope(broker: Broker, call: Caller) -> None:

@@ -105,6 +105,10 @@ CALLS: Mapping[str, list[Call]] = {
     ],
     "callback": _get("/oauth/{provider}/callback", ALIKE, {}, {"state": "{id}", "code": "a-code"}),
     "connect": _get("/connect/{id}", ALIKE) + _get("/connect/{cursor}", ALIKE),
+    "hear_calendar_change": [
+        Call("POST", "/calendar/webhooks/microsoft", ALIKE, body={"value": [{"subscriptionId": "{id}"}]}),
+        Call("POST", "/calendar/webhooks/{provider}", ALIKE),
+    ],
     "refresh_tokens": [Call("POST", "/oauth/{provider}/refresh-tokens", ABSENT, body={"user_id": "{user}"})],
     "get_provider_health": _get("/oauth/{provider}/health-check", ABSENT, {"user_id": "{user}"}),
     "get_user_health": _get("/users/{user}/health-check", ALIKE),

@@ -54,6 +54,12 @@ async def _authorize(broker: Broker, _: Sandbox) -> httpx.Response:
     return await broker.http.post("/oauth/sandbox/authorize", json={"user_id": "ada"})
 
 
+async def _hear_calendar_change(broker: Broker, sandbox: Sandbox) -> httpx.Response:
+    await _present(broker, sandbox)
+    forged = {"value": [{"subscriptionId": "somebody's", "clientState": "guessed"}]}
+    return await broker.http.post("/calendar/webhooks/microsoft", json=forged)
+
+
 async def _refresh_tokens(broker: Broker, sandbox: Sandbox) -> httpx.Response:
     await broker.put("sandbox/ada", bring(sandbox.grant("ada")))
     return await broker.http.post("/oauth/sandbox/refresh-tokens", json={"user_id": "ada"})
@@ -191,6 +197,10 @@ EXEMPT: dict[str, tuple[Call, str]] = {
     "auto_sync_calendars": (
         _auto_sync_calendars,
         "it copies what the provider has, and is kept as a sync run",
+    ),
+    "hear_calendar_change": (
+        _hear_calendar_change,
+        "it changes nothing but when a calendar is looked at next; what is forged is in the security log",
     ),
 }
 
