@@ -497,7 +497,7 @@ BROKEN = {  # what is wrong with acme.yaml: its text, and all that is said of it
     ),
     "a field like none": (
         START + "api: {zzz: 1}\n",
-        "acme.yaml:3: api.zzz: is no field here; there are base_url, headers, rate",
+        "acme.yaml:3: api.zzz: is no field here; there are base_url, headers, rate, calendars",
     ),
     "a negative lifetime": (
         START + "access_token:\n  lifetime_seconds: -1\n",
