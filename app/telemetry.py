@@ -46,6 +46,11 @@ VALIDATIONS = Counter(
     "Questions of the background whether a token works, by outcome: valid, revoked, renewed, unsettled or unanswered.",
     ["provider", "outcome"],
 )
+CALENDAR_SYNCS = Counter(
+    "broker_calendar_syncs",
+    "Syncs of a calendar, or of a list of calendars, that ended, by outcome: success, or the error_type.",
+    ["provider", "outcome"],
+)
 WAITERS = Gauge("broker_refresh_waiters", "Requests of this replica that wait for a refresh now.")
 REFRESHES_DUE = Gauge("broker_refreshes_due", "Grants that the last scheduler tick found due.")
 TICK_SECONDS = Gauge("broker_scheduler_last_tick_seconds", "Seconds the last scheduler tick took.")

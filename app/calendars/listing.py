@@ -7,6 +7,7 @@ from uuid import UUID
 
 from app.calendars import store
 from app.calendars.asking import CalendarApis
+from app.calendars.failures import note_failed
 from app.calendars.retry import next_after, next_regular
 from app.calendars.trouble import ErrorType, SyncFailed, Trouble
 from app.calendars.upstream import RemoteCalendar, Upstream
@@ -33,6 +34,7 @@ class Lister:
             found = await self._listed(key, upstream)
         except SyncFailed as error:
             await self._note(grant_id, error.trouble, failures + 1)
+            note_failed(error.trouble, key.provider, grant_id=grant_id)
             raise
         now = self._clock.now()
         with_ids = [(uuid7(now), each) for each in found.values()]

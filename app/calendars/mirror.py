@@ -16,6 +16,7 @@ from typing import Any
 from app.calendars import event_store, sync_store
 from app.calendars.asking import CalendarApis
 from app.calendars.claimed import FULL_EVERY, Claimed, window_around
+from app.calendars.failures import note_failed
 from app.calendars.outcome import CalendarOutcome, CalendarStatus, Counts, Mode
 from app.calendars.retry import next_after, next_regular
 from app.calendars.sync_store import LeaseLost
@@ -24,7 +25,7 @@ from app.calendars.upstream import Page, Place, Upstream, Window
 from app.clock import Clock
 from app.db import Database, Tx
 from app.outages import DatabaseUnavailable
-from app.telemetry import logger
+from app.telemetry import CALENDAR_SYNCS, logger
 from app.vault.seal import CannotOpen
 from app.vault.vault import Vault
 
@@ -89,6 +90,7 @@ class Mirror:
                 await sync_store.give_up(tx, claimed, error=error, next_attempt_at=next_at)
         except LeaseLost:
             return replace(_begun(claimed), status=CalendarStatus.RUNNING)
+        note_failed(trouble, claimed.key.provider, grant_id=claimed.grant_id)
         return replace(_begun(claimed), status=CalendarStatus.FAILED, trouble=trouble, next_at=next_at)
 
     async def _synced(
@@ -180,6 +182,7 @@ class Mirror:
                 reading.counts += await event_store.remove_instances(tx, claimed.calendar_id, reading.removed)
             if reading.may_orphan:
                 await event_store.drop_orphans(tx, claimed.calendar_id)
+        CALENDAR_SYNCS.labels(claimed.key.provider, "success").inc()
         return next_at
 
 

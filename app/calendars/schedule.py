@@ -107,8 +107,8 @@ class CalendarSchedule:
             return
         try:
             await self._lister.refresh(due.grant_id, due.key, upstream, failures=due.failures)
-        except SyncFailed as error:
-            log.info("calendars.list_failed", grant_id=str(due.grant_id), error_type=error.trouble.error_type)
+        except SyncFailed:
+            pass  # it is noted, and put off
         except DatabaseUnavailable as error:
             log.warning("calendars.list_failed", grant_id=str(due.grant_id), detail=error.detail)
         except Exception:  # one grant's trouble is not the others'

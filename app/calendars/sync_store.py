@@ -63,17 +63,6 @@ async def mirrored(tx: Tx, grant_id: UUID, name: str) -> Mirrored | None:
     return Mirrored(row.id, row.external_id, row.zone, row.generation, window)
 
 
-async def want_soon(tx: Tx, calendar_id: UUID) -> None:
-    """It is synced as soon as may be, if it is synced by the clock and nothing keeps it from that."""
-    soon = update(states).where(
-        states.c.id == calendar_id,
-        states.c.scheduled,
-        states.c.failures == 0,
-        states.c.next_attempt_at > _clock,
-    )
-    await tx.execute(soon.values(next_attempt_at=_clock))
-
-
 def _is_free() -> ColumnElement[bool]:
     return or_(states.c.lease_until.is_(None), states.c.lease_until < func.statement_timestamp())
 

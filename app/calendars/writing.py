@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from app.audit import store as audit
 from app.audit.event import AuditEvent
-from app.calendars import event_store, sync_store
+from app.calendars import event_store, heard_store, sync_store
 from app.calendars.asking import CalendarApis
 from app.calendars.draft import Draft
 from app.calendars.event import Event, Kind
@@ -139,7 +139,7 @@ class EventWriter:
             return
         await event_store.put(tx, mirrored.calendar_id, [event], generation=mirrored.generation)
         if event.kind is Kind.SERIES and not event.recurrence:  # its instances are the provider's to tell
-            await sync_store.want_soon(tx, mirrored.calendar_id)
+            await heard_store.want_sync(tx, [mirrored.calendar_id])
 
     async def _put_removed(self, tx: Tx, mirrored: Mirrored, event: Event | None, at: datetime) -> None:
         """An instance of which nothing was stored: its series goes on without it."""
