@@ -92,26 +92,34 @@ class Pusher:
     async def _tended(self, channel: Channel) -> None:
         try:
             await self._tend(channel)
-        except (DatabaseUnavailable, UnknownProvider) as error:
+        except DatabaseUnavailable as error:
             log.warning("push.put_off", channel_id=str(channel.id), detail=error.detail)
         except Exception:  # one channel's trouble is not the others'
             log.exception("push.crashed", channel_id=str(channel.id))
 
     async def _tend(self, channel: Channel) -> None:
-        api = push_api_of(self._clients.get(channel.key.provider))
-        if api is None:  # its entry says so by now
-            async with self._db.begin() as tx:
-                await store.remove(tx, channel)
-            return
-        if channel.state is State.CLOSING:
+        api = self._api_of(channel.key.provider)
+        if api is None:
+            await self._forget(channel)
+        elif channel.state is State.CLOSING:
             await self._close(channel, api)
         elif channel.state is State.OPEN:
             await (self._renew(channel, api) if channel.is_wanted else self._let_go(channel))
         elif channel.is_wanted and self._webhooks is not None:
             await self._open(channel, api)
         else:
-            async with self._db.begin() as tx:
-                await store.remove(tx, channel)
+            await self._forget(channel)
+
+    def _api_of(self, provider: str) -> PushApi | None:
+        """None where there is no way any more to ask for anything: its registration is gone, or another one by now."""
+        try:
+            return push_api_of(self._clients.get(provider))
+        except UnknownProvider:
+            return None
+
+    async def _forget(self, channel: Channel) -> None:
+        async with self._db.begin() as tx:
+            await store.remove(tx, channel)
 
     async def _open(self, channel: Channel, api: PushApi) -> None:
         secret, now = new_secret(), self._clock.now()
@@ -175,8 +183,7 @@ class Pusher:
             if not _is_gone(error):
                 await self._note_failed(channel, error)
                 return
-        async with self._db.begin() as tx:
-            await store.remove(tx, channel)
+        await self._forget(channel)
         _count(channel, "closed")
 
     async def _ask(self, channel: Channel, request: HttpRequest, *, repeatable: bool = True) -> HttpAnswer:

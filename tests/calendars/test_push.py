@@ -810,6 +810,15 @@ async def test_a_channel_that_is_gone_already_needs_no_closing(
     assert await table.channels() == []
 
 
+async def test_channels_of_a_registration_that_is_gone_are_forgotten(
+    broker: Broker, sandbox: Sandbox, google: GoogleCalendars, table: Table
+) -> None:
+    await watched(broker, sandbox, table)
+    await table.run("UPDATE push_channels SET provider = 'gone'", "UPDATE grants SET provider = 'gone'", DUE)
+    await broker.run("tend_channels")
+    assert (await table.channels(), google.requests["stop"]) == ([], 0)
+
+
 async def test_channels_of_a_revoked_grant_are_forgotten(
     broker: Broker, sandbox: Sandbox, google: GoogleCalendars, table: Table
 ) -> None:
