@@ -11,13 +11,13 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 
 from app.calendars import sync_store
 from app.calendars.claimed import Claimed
 from app.sandbox.server import Sandbox
 from app.settings import Settings
-from app.tables import audit_events, calendar_events, calendars
+from app.tables import audit_events, calendar_events, calendar_sync_states, calendars
 from tests.broker import Broker
 from tests.calendars import graph_errors
 from tests.calendars.conftest import connect
@@ -446,6 +446,10 @@ async def test_a_series_of_outlook_is_stored_and_its_instances_are_asked_for(wor
     assert answer.json()["status"] == "success"
     series = await world.created(title="Standup", **HOUR, recurrence=["RRULE:FREQ=DAILY;COUNT=5"])
     assert set(await world.stored()) == {series["id"]}
+    due = update(calendar_sync_states).values(next_attempt_at=func.now())
+    async with world.broker.services.db.begin() as tx:  # it is in a few seconds that they are asked for
+        soon = await tx.scalar(due.returning(calendar_sync_states.c.notified_at))
+        assert soon is not None
     await world.broker.run("sync_calendars")
     assert set(await world.stored()) == world.living() and len(world.living()) == 6
     assert (await world.delete(series["id"])).status_code == 204
