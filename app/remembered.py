@@ -234,15 +234,11 @@ class Remembered(Generic[K, V]):
         return entry
 
     async def _within(self, read: asyncio.Task[_Entry[V] | None], seconds: float) -> _Entry[V] | None:
-        try:
-            async with asyncio.timeout(seconds):
-                return await asyncio.shield(read)
-        except TimeoutError:
-            raise DatabaseUnavailable from None
-        except asyncio.CancelledError:
-            if read.cancelled():  # this replica is shutting down
-                raise DatabaseUnavailable from None
-            raise
+        """What it finds. Who waits no longer, or is cancelled, ends nothing."""
+        await asyncio.wait({read}, timeout=seconds)
+        if not read.done() or read.cancelled():  # the latter where this replica is shutting down
+            raise DatabaseUnavailable
+        return read.result()
 
     def _ended(self, read: asyncio.Future[Any]) -> None:
         self._reads.discard(read)
