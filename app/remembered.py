@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from app.bounded import Bounded
@@ -235,7 +236,15 @@ class Remembered(Generic[K, V]):
 
     async def _within(self, read: asyncio.Task[_Entry[V] | None], seconds: float) -> _Entry[V] | None:
         """What it finds. Who waits no longer, or is cancelled, ends nothing."""
-        await asyncio.wait({read}, timeout=seconds)
+        waiter = asyncio.get_running_loop().create_future()
+        wake = partial(_wake, waiter)
+        timer = waiter.get_loop().call_later(seconds, wake)
+        read.add_done_callback(wake)
+        try:
+            await waiter  # as `asyncio.wait` does, at half the cost
+        finally:
+            timer.cancel()
+            read.remove_done_callback(wake)
         if not read.done() or read.cancelled():  # the latter where this replica is shutting down
             raise DatabaseUnavailable
         return read.result()
@@ -245,3 +254,8 @@ class Remembered(Generic[K, V]):
         # Taken notice of here, since nobody may be waiting any more.
         if not read.cancelled() and read.exception() is not None:
             self._ahead_again_at = self._clock.monotonic() + _AHEAD_AGAIN_SECONDS
+
+
+def _wake(waiter: asyncio.Future[None], _read: object = None) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import islice
 from typing import Any, Protocol
 
@@ -43,12 +43,12 @@ class Disclosures(Protocol):
 
 @dataclass(slots=True)
 class _Given:
-    """What one consumer was given of one grant in this minute."""
+    """What one consumer was given of one grant in this minute. Times are by the monotonic clock."""
 
     disclosure: Disclosure
     request_id: str | None
-    first_at: datetime
-    last: float  # by the monotonic clock
+    first: float
+    last: float
     count: int = 1
     written: int = 0
 
@@ -102,7 +102,7 @@ class AggregatedDisclosures:
             self._lost += times
             DISCLOSURES_LOST.inc(times)
             return
-        given = _Given(disclosure, request_id, self._clock.now(), now, times)
+        given = _Given(disclosure, request_id, now, now, times)
         self._present[disclosure] = given
         self._fresh.append(given)
 
@@ -142,12 +142,14 @@ class AggregatedDisclosures:
             yield NewEvent(uuid7(self._clock.now()), None, event)
 
     def _event(self, given: _Given, request_id: str | None) -> NewEvent:
-        now = self._clock.now()
-        last_at = max(given.first_at, now - timedelta(seconds=self._clock.monotonic() - given.last))
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        first_at, last_at = (
+            (now - timedelta(seconds=monotonic - time)).isoformat() for time in (given.first, given.last)
+        )
         details: Mapping[str, Any] = {
             "count": given.count - given.written,
-            "first_at": given.first_at.isoformat(),
-            "last_at": last_at.isoformat(),
+            "first_at": first_at,
+            "last_at": last_at,
         }
         given.written = given.count
         return NewEvent(uuid7(now), request_id, given.disclosure.event(details))
