@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from typing import Any, cast
+from weakref import ref
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -40,7 +41,8 @@ class FastProtocol(HttpToolsProtocol):
         self._is_answered = self._may_answer_at_once() and self._answer_at_once()
         if not self._is_answered:
             super().on_headers_complete()
-            extensions = {EXTENSION: partial(self._write_whole, self.cycle)}
+            # The cycle has the scope: if that had the cycle too, only the garbage collector would ever end them.
+            extensions = {EXTENSION: partial(self._write_whole, ref(self.cycle))}
             cast(dict[str, Any], self.scope)["extensions"] = extensions
 
     def on_message_complete(self) -> None:
@@ -67,8 +69,10 @@ class FastProtocol(HttpToolsProtocol):
         self.on_response_complete()
         return True
 
-    async def _write_whole(self, cycle: RequestResponseCycle, head: bytes, body: bytes) -> None:
+    async def _write_whole(self, answered: ref[RequestResponseCycle], head: bytes, body: bytes) -> None:
         """An answer in one piece, with the fields of the server's own."""
+        cycle = answered()
+        assert cycle is not None  # it runs the application, which is writing this
         if self.flow.write_paused and not cycle.disconnected:
             await self.flow.drain()
         if cycle.disconnected:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from app.bounded import Bounded
@@ -234,18 +235,27 @@ class Remembered(Generic[K, V]):
         return entry
 
     async def _within(self, read: asyncio.Task[_Entry[V] | None], seconds: float) -> _Entry[V] | None:
+        """What it finds. Who waits no longer, or is cancelled, ends nothing."""
+        waiter = asyncio.get_running_loop().create_future()
+        wake = partial(_wake, waiter)
+        timer = waiter.get_loop().call_later(seconds, wake)
+        read.add_done_callback(wake)
         try:
-            async with asyncio.timeout(seconds):
-                return await asyncio.shield(read)
-        except TimeoutError:
-            raise DatabaseUnavailable from None
-        except asyncio.CancelledError:
-            if read.cancelled():  # this replica is shutting down
-                raise DatabaseUnavailable from None
-            raise
+            await waiter  # as `asyncio.wait` does, at half the cost
+        finally:
+            timer.cancel()
+            read.remove_done_callback(wake)
+        if not read.done() or read.cancelled():  # the latter where this replica is shutting down
+            raise DatabaseUnavailable
+        return read.result()
 
     def _ended(self, read: asyncio.Future[Any]) -> None:
         self._reads.discard(read)
         # Taken notice of here, since nobody may be waiting any more.
         if not read.cancelled() and read.exception() is not None:
             self._ahead_again_at = self._clock.monotonic() + _AHEAD_AGAIN_SECONDS
+
+
+def _wake(waiter: asyncio.Future[None], _read: object = None) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -80,9 +79,13 @@ class Statements:
 
     async def all(self, statement: Prepared, **values: Any) -> list[asyncpg.Record]:
         """Its rows, committed. Raises DatabaseUnavailable, after which it may have been committed or not."""
-        async with self._connection() as connection:
-            rows: list[asyncpg.Record] = await connection.fetch(statement.text, *statement.arguments(values))
-            return rows
+        with outages_named():
+            await self._enter()
+            try:
+                return await self._run(statement.text, statement.arguments(values))
+            finally:
+                self.in_use -= 1
+                self._room.release()
 
     def close(self) -> None:
         """Ends those that nobody uses: where one is dead or hangs, so most likely do all others of its age; and when the
@@ -90,30 +93,25 @@ class Statements:
         while self._idle:
             self._idle.pop()[0].terminate()
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
-        with outages_named():
-            await self._enter()
-            try:
-                connection = await self._taken()
-                try:
-                    if self._pooled:
-                        async with connection.transaction():
-                            yield connection
-                    else:
-                        yield connection
-                except asyncpg.PostgresError:
-                    self._keep(connection)
-                    raise
-                except BaseException as error:
-                    connection.terminate()  # what it still has to say nobody would read
-                    if isinstance(error, OSError):
-                        self.close()
-                    raise
-                self._keep(connection)
-            finally:
-                self.in_use -= 1
-                self._room.release()
+    async def _run(self, text: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
+        connection = await self._taken()
+        try:
+            rows: list[asyncpg.Record]
+            if self._pooled:
+                async with connection.transaction():
+                    rows = await connection.fetch(text, *arguments)
+            else:
+                rows = await connection.fetch(text, *arguments)
+        except asyncpg.PostgresError:
+            self._keep(connection)
+            raise
+        except BaseException as error:
+            connection.terminate()  # what it still has to say nobody would read
+            if isinstance(error, OSError):
+                self.close()
+            raise
+        self._keep(connection)
+        return rows
 
     async def _enter(self) -> None:
         if self._room.locked():

@@ -36,8 +36,8 @@ class Size:
     memory_seconds: float
 
 
-WHOLE = Size(7, 3.0, 3000, 640, 5000, 5, 10.0, 600.0)
-QUICK = Size(3, 0.6, 400, 128, 640, 2, 3.0, 0.0)
+WHOLE = Size(7, 3.0, 6000, 640, 5000, 5, 10.0, 600.0)
+QUICK = Size(3, 0.6, 1500, 128, 640, 2, 3.0, 0.0)
 
 
 def run(stage: Stage, size: Size, say: Callable[[str], None]) -> Results:

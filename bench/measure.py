@@ -6,6 +6,7 @@ Machines have good and bad seconds, so what counts is the ratio of two candidate
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,11 +17,13 @@ from bench.stage import Stage
 
 @dataclass(frozen=True)
 class Candidate:
-    """A server's process, and the load of its next round."""
+    """A server's process, and the load of its next round. What it does in the seconds of `settles` after the last answer
+    counts as well: what it puts off."""
 
     name: str
     pid: int
     load: Callable[[], Load]
+    settles: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def alternate(stage: Stage, candidates: Sequence[Candidate], *, rounds: int) -> 
     found: dict[str, list[Round]] = {candidate.name: [] for candidate in candidates}
     for candidate in candidates:
         stage.driver.send(candidate.load())
+        time.sleep(candidate.settles)
     for number in range(rounds):
         for candidate in candidates if number % 2 == 0 else reversed(candidates):
             found[candidate.name].append(_round(stage, candidate))
@@ -67,6 +71,7 @@ def _round(stage: Stage, candidate: Candidate) -> Round:
     with stage.driver.connected(load):
         before, before_there = cpu_seconds([candidate.pid]), stage.postgres_seconds()
         outcome = stage.driver.finish()
+        time.sleep(candidate.settles)
         after, after_there = cpu_seconds([candidate.pid]), stage.postgres_seconds()
     return as_round(outcome, after - before, after_there - before_there)
 

@@ -19,7 +19,7 @@ from app.audit.event import Disclosure
 from app.bounded import Bounded
 from app.consumers.consumer import Consumer, Scope
 from app.errors import BrokerError
-from app.grants.grant import Grant, GrantKey, absent_twin
+from app.grants.grant import GrantKey, LeanGrant, absent_twin
 from app.grants.token import Need, Token, at_hand_until
 from app.remembered import Fresh
 
@@ -40,7 +40,7 @@ class Ready:
     `hits` are the answers that nobody was told of yet."""
 
     consumer: Consumer
-    grant: Grant
+    grant: LeanGrant
     key: GrantKey
     text: bytes  # the answer, with the seconds that are left in it from `start` to `end`
     start: int
@@ -128,7 +128,7 @@ class Shelf:
         """Another number as soon as anything that answers are built from may be another, besides the consumer."""
         return self._known.state() + self._clients.turns
 
-    def _is_good(self, found: Ready, consumer: Consumer, known: Fresh[Grant] | None) -> bool:
+    def _is_good(self, found: Ready, consumer: Consumer, known: Fresh[LeanGrant] | None) -> bool:
         """Whether all that it was built from is still so, the grant by what is known of it."""
         if known is None or known.value is not found.grant or consumer != found.consumer:
             return False
@@ -148,7 +148,7 @@ class Shelf:
         key = GrantKey(intern(provider), user_id, intern(account))
         return key if consumer.may_see(provider, user_id) else absent_twin(key)
 
-    def _made(self, wanted: Wanted, consumer: Consumer, key: GrantKey, grant: Grant) -> Ready | None:
+    def _made(self, wanted: Wanted, consumer: Consumer, key: GrantKey, grant: LeanGrant) -> Ready | None:
         *_, min_ttl, scope = wanted
         need = Need(min_ttl=timedelta(seconds=min_ttl))
         try:

@@ -11,10 +11,13 @@ from uuid import UUID
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
+    Insert,
     Text,
     Uuid,
     any_,
+    bindparam,
     cast,
+    column,
     delete,
     func,
     insert,
@@ -97,22 +100,31 @@ async def unchained(tx: Tx, *, after: UUID, limit: int) -> list[StoredEvent]:
     return [StoredEvent(*row) for row in rows]
 
 
+def _add_all() -> Insert:
+    """Inserts the rows of as many arrays as there are columns."""
+    columns = [column(each.name, each.type) for each in audit_chain.c]
+    given = [bindparam(f"all_{each.name}", type_=ARRAY(each.type)) for each in audit_chain.c]
+    rows = func.unnest(*given).table_valued(*columns, name="rows").render_derived()
+    return insert(audit_chain).from_select([each.name for each in columns], select(rows))
+
+
+_ADD_ALL = _add_all()
+
+
+def _columns_of(links: Sequence[Link]) -> dict[str, Any]:
+    return {
+        "all_sequence": [link.seal.sequence for link in links],
+        "all_event_id": [link.event_id for link in links],
+        "all_hash": [link.hash for link in links],
+        "all_key_id": [link.seal.key_id for link in links],
+        "all_version": [link.seal.version for link in links],
+        "all_sealed_at": [link.seal.sealed_at for link in links],
+    }
+
+
 async def add(tx: Tx, links: Sequence[Link]) -> None:
     """Chains them: the last one is the head then, and they are not waiting any more."""
-    await tx.execute(
-        insert(audit_chain),
-        [
-            {
-                "sequence": link.seal.sequence,
-                "event_id": link.event_id,
-                "hash": link.hash,
-                "key_id": link.seal.key_id,
-                "version": link.seal.version,
-                "sealed_at": link.seal.sealed_at,
-            }
-            for link in links
-        ],
-    )
+    await tx.execute(_ADD_ALL, _columns_of(links))
     ids = [link.event_id for link in links]
     await tx.execute(
         delete(audit_unchained).where(audit_unchained.c.event_id == any_(literal(ids, ARRAY(Uuid))))

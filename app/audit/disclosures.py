@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import islice
 from typing import Any, Protocol
 
@@ -43,14 +43,13 @@ class Disclosures(Protocol):
 
 @dataclass(slots=True)
 class _Given:
-    """What one consumer was given of one grant in this minute."""
+    """What one consumer was given of one grant, and the trail has not been told. Times are by the monotonic clock."""
 
     disclosure: Disclosure
     request_id: str | None
-    first_at: datetime
-    last: float  # by the monotonic clock
-    count: int = 1
-    written: int = 0
+    first: float
+    last: float
+    count: int
 
 
 class AggregatedDisclosures:
@@ -61,7 +60,7 @@ class AggregatedDisclosures:
         self._db = db
         self._clock = clock
         self._minute = 0
-        self._present: dict[Disclosure, _Given] = {}
+        self._present: dict[Disclosure, _Given | None] = {}  # of this minute; None where all is told by now
         self._fresh: deque[_Given] = deque()  # of which no event is made yet
         self._ended: deque[_Given] = deque()  # whose minute is over
         self._unwritten: deque[NewEvent] = deque()
@@ -77,9 +76,10 @@ class AggregatedDisclosures:
         now = self._clock.monotonic()
         if now // _MINUTE_SECONDS != self._minute:
             self._turn(now)
-        given = self._present.get(disclosure)
-        if given is None:
+        if disclosure not in self._present:
             self._begin(disclosure, times, request_id, now)
+        elif (given := self._present[disclosure]) is None:
+            self._present[disclosure] = _Given(disclosure, None, now, now, times)
         else:
             given.count += times
             given.last = now
@@ -102,14 +102,14 @@ class AggregatedDisclosures:
             self._lost += times
             DISCLOSURES_LOST.inc(times)
             return
-        given = _Given(disclosure, request_id, self._clock.now(), now, times)
+        given = _Given(disclosure, request_id, now, now, times)
         self._present[disclosure] = given
         self._fresh.append(given)
 
     def _turn(self, now: float) -> None:
         """A new minute begins."""
         self._minute = int(now // _MINUTE_SECONDS)
-        self._ended.extend(self._present.values())
+        self._ended.extend(given for given in self._present.values() if given is not None)
         self._present = {}
 
     async def _write(self) -> None:
@@ -127,27 +127,27 @@ class AggregatedDisclosures:
         """Of what is not told yet. Whoever takes one has to write it."""
         while self._fresh:
             given = self._fresh.popleft()
-            request_id, given.request_id = (
-                given.request_id,
-                None,
-            )  # of the first one only, and there may be many
-            yield self._event(given, request_id)
+            told, given.count = self._event(given), 0
+            if self._present.get(given.disclosure) is given:  # there may be many, so none is kept for nothing
+                self._present[given.disclosure] = None
+            yield told
         while self._ended:
             given = self._ended.popleft()
-            if given.count > given.written:
-                yield self._event(given, None)
+            if given.count:
+                yield self._event(given)
         if self._lost:
             lost, self._lost = self._lost, 0
             event = AuditEvent("token.disclosures_lost", details={"count": lost})
             yield NewEvent(uuid7(self._clock.now()), None, event)
 
-    def _event(self, given: _Given, request_id: str | None) -> NewEvent:
-        now = self._clock.now()
-        last_at = max(given.first_at, now - timedelta(seconds=self._clock.monotonic() - given.last))
+    def _event(self, given: _Given) -> NewEvent:
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        first_at, last_at = (
+            (now - timedelta(seconds=monotonic - time)).isoformat() for time in (given.first, given.last)
+        )
         details: Mapping[str, Any] = {
-            "count": given.count - given.written,
-            "first_at": given.first_at.isoformat(),
-            "last_at": last_at.isoformat(),
+            "count": given.count,
+            "first_at": first_at,
+            "last_at": last_at,
         }
-        given.written = given.count
-        return NewEvent(uuid7(now), request_id, given.disclosure.event(details))
+        return NewEvent(uuid7(now), given.request_id, given.disclosure.event(details))

@@ -11,7 +11,7 @@ from app.errors import (
     Sent,
     UpstreamError,
 )
-from app.grants.grant import Grant, Status
+from app.grants.grant import LeanGrant, Status
 from app.grants.sealing import open_access_token, unreadable
 from app.grants.token import Degraded, Need, Token
 from app.outages import DatabaseUnavailable
@@ -27,7 +27,7 @@ class Answers:
         self._clock = clock
 
     def token(
-        self, grant: Grant, need: Need, *, refreshed: bool = False, degraded: Degraded | None = None
+        self, grant: LeanGrant, need: Need, *, refreshed: bool = False, degraded: Degraded | None = None
     ) -> Token:
         """The grant's token. Raises ProviderError for one that has run out by now."""
         access_token, now = self._open(grant), self._clock.now()
@@ -39,13 +39,13 @@ class Answers:
             degraded = Degraded.MIN_TTL_UNAVAILABLE
         return Token(grant, access_token, refreshed=refreshed, degraded=degraded)
 
-    def _open(self, grant: Grant) -> str | None:
+    def _open(self, grant: LeanGrant) -> str | None:
         try:
             return open_access_token(self._vault, grant)
         except CannotOpen as error:
             raise unreadable(grant, error) from error
 
-    def in_spite_of(self, error: BrokerError, grant: Grant, need: Need) -> Token:
+    def in_spite_of(self, error: BrokerError, grant: LeanGrant, need: Need) -> Token:
         """The token that is there, marked degraded, where it is still valid and will do; else raises `error`."""
         if not need.or_present or not grant.is_valid(self._clock.now()):
             raise error

@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from app.db import Tx
 from app.grants.claim import Claim, Term
-from app.grants.grant import Grant, Status, Trigger
+from app.grants.grant import LeanGrant, Status, Trigger
 from app.grants.store import NO_CLAIM, clock, to_grant
 from app.statements import Prepared, Statements, given
 from app.tables import grant_candidates, grants
@@ -96,7 +96,7 @@ _RENEW = _claimed(
 
 async def claim(
     statements: Statements,
-    grant: Grant,
+    grant: LeanGrant,
     *,
     attempt_id: uuid.UUID,
     trigger: Trigger,
@@ -124,7 +124,7 @@ async def renew_claim(
     return None if row is None else _to_claim(row, held.trigger, claimed_at)
 
 
-def _wanted(grant: Grant, trigger: Trigger, attempt_id: uuid.UUID, term: Term) -> dict[str, Any]:
+def _wanted(grant: LeanGrant, trigger: Trigger, attempt_id: uuid.UUID, term: Term) -> dict[str, Any]:
     return {
         "grant_id": grant.id,
         "lineage": grant.lineage_id,

@@ -13,7 +13,7 @@ from app.clock import Clock
 from app.db import Database, insist
 from app.grants import claim_store
 from app.grants.claim import Claim, Term
-from app.grants.grant import Grant, Trigger
+from app.grants.grant import LeanGrant, Trigger
 from app.ids import uuid7
 from app.oauth.client import OAuthClient
 from app.outages import DatabaseUnavailable
@@ -45,7 +45,7 @@ class Claims:
         return self._clock.monotonic() - claim.claimed_at <= self._limits.send_window.total_seconds()
 
     async def win(
-        self, client: OAuthClient, grant: Grant, trigger: Trigger, *, may_take_over: bool
+        self, client: OAuthClient, grant: LeanGrant, trigger: Trigger, *, may_take_over: bool
     ) -> Claim | None:
         """T1; None where somebody else has it, or the grant has changed. Raises DatabaseUnavailable."""
         claimed_at, attempt_id = self._clock.monotonic(), uuid7(self._clock.now())

@@ -24,7 +24,7 @@ from app.db import Database
 from app.drain import Drain
 from app.errors import BrokerError, Overloaded, ProviderUnavailable
 from app.grants import due_store
-from app.grants.grant import Grant, Trigger
+from app.grants.grant import LeanGrant, Trigger
 from app.grants.places import Places
 from app.grants.refresh import Refresher
 from app.grants.schedule import Tally
@@ -45,7 +45,7 @@ class _Lane:
     """One provider's part of a tick. `since`: what came due before that has been taken. `taken`: and not begun."""
 
     client: OAuthClient
-    taken: deque[Grant] = field(default_factory=deque)
+    taken: deque[LeanGrant] = field(default_factory=deque)
     since: datetime | None = None
     stopped: bool = False
 
@@ -157,7 +157,7 @@ class DueRefresher:
         finally:
             tick.places.close(lane.name)
 
-    async def _next(self, lane: _Lane, tick: _Tick) -> Grant | None:
+    async def _next(self, lane: _Lane, tick: _Tick) -> LeanGrant | None:
         """The first of those that were taken; None where there is none to take any more."""
         while not lane.taken and self._goes_on(lane) and self._clock.monotonic() < tick.ends_at:
             batch = await self._take(lane, tick)
@@ -186,7 +186,7 @@ class DueRefresher:
         """Whether the next one to be asked shows how the provider is: its breaker lets no other through."""
         return self._breakers.of(lane.client.token_breaker).state is not BreakerState.CLOSED
 
-    async def _take(self, lane: _Lane, tick: _Tick) -> Sequence[Grant]:
+    async def _take(self, lane: _Lane, tick: _Tick) -> Sequence[LeanGrant]:
         try:
             return await due_store.take(
                 self._db.statements,
@@ -202,7 +202,7 @@ class DueRefresher:
             lane.stopped = True
             return ()
 
-    async def _refresh(self, grant: Grant, lane: _Lane, tick: _Tick) -> None:
+    async def _refresh(self, grant: LeanGrant, lane: _Lane, tick: _Tick) -> None:
         try:
             await self._refresher.renewed(grant, Trigger.SCHEDULER)
             tick.outcomes["refreshed"] += 1
@@ -218,7 +218,7 @@ class DueRefresher:
         finally:
             tick.places.give_back(lane.name)
 
-    async def _put_back(self, taken: Collection[Grant], tick: _Tick) -> bool:
+    async def _put_back(self, taken: Collection[LeanGrant], tick: _Tick) -> bool:
         """Whether any of them is due as it was, since nobody has tried it."""
         if not taken:
             return False

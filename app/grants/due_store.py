@@ -26,8 +26,8 @@ from sqlalchemy import (
 )
 
 from app.db import Tx
-from app.grants.grant import Grant, Status
-from app.grants.store import clock, to_grant
+from app.grants.grant import LeanGrant, Status
+from app.grants.store import LEAN, clock, to_lean
 from app.statements import Prepared, Statements, given
 from app.tables import grants
 
@@ -66,7 +66,7 @@ def _taken() -> Prepared:
         .with_for_update(skip_locked=True)
         .cte("due")
     )
-    others = (column for column in grants.c if column is not grants.c.next_refresh_at)
+    others = (column for column in LEAN if column is not grants.c.next_refresh_at)
     return Prepared(
         update(grants)
         .where(grants.c.id == due.c.id)
@@ -105,7 +105,7 @@ async def take(
     since: datetime | None,
     postpone_to: datetime,
     limit: int,
-) -> list[Grant]:
+) -> list[LeanGrant]:
     """Up to `limit` grants of the provider that come due before `cutoff`, the soonest first, each as it was: for now
     it is put off to `postpone_to`.
 
@@ -122,10 +122,10 @@ async def take(
         postpone_to=postpone_to,
         most=limit,
     )
-    return [to_grant(row) for row in sorted(rows, key=lambda row: row["next_refresh_at"])]
+    return [to_lean(row) for row in sorted(rows, key=lambda row: row["next_refresh_at"])]
 
 
-async def put_back(tx: Tx, taken: Collection[Grant], *, postponed_to: datetime) -> set[uuid.UUID]:
+async def put_back(tx: Tx, taken: Collection[LeanGrant], *, postponed_to: datetime) -> set[uuid.UUID]:
     """The ids of those that are due again as they were when they were taken: not where anybody has tried one since."""
     ids = cast([grant.id for grant in taken], ARRAY(grants.c.id.type))
     times = cast([grant.next_refresh_at for grant in taken], ARRAY(_TIME))

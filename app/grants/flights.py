@@ -8,7 +8,7 @@ from uuid import UUID
 
 from app.drain import Drain
 from app.errors import BrokerError, Overloaded
-from app.grants.grant import Grant
+from app.grants.grant import LeanGrant
 from app.telemetry import REFRESHES_IN_FLIGHT, logger
 
 log = logger(__name__)
@@ -20,10 +20,12 @@ class Flights:
     """The refreshes under way. Each is a task of its own, which no caller's hang-up cancels."""
 
     def __init__(self, drain: Drain) -> None:
-        self._flights: dict[FlightKey, asyncio.Task[Grant]] = {}
+        self._flights: dict[FlightKey, asyncio.Task[LeanGrant]] = {}
         self._drain = drain
 
-    def join(self, key: FlightKey, start: Callable[[], Coroutine[None, None, Grant]]) -> asyncio.Task[Grant]:
+    def join(
+        self, key: FlightKey, start: Callable[[], Coroutine[None, None, LeanGrant]]
+    ) -> asyncio.Task[LeanGrant]:
         """The flight of `key`, begun with `start` if there is none. Await it shielded.
 
         Raises Overloaded where it would have to begin and this replica is shutting down.
@@ -50,7 +52,7 @@ class Flights:
         _, running = await asyncio.wait(set(self._flights.values()), timeout=self._drain.remaining_seconds())
         return len(running)
 
-    def _landed(self, key: FlightKey, flight: asyncio.Task[Grant]) -> None:
+    def _landed(self, key: FlightKey, flight: asyncio.Task[LeanGrant]) -> None:
         del self._flights[key]
         REFRESHES_IN_FLIGHT.dec()
         if flight.cancelled():

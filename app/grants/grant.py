@@ -1,4 +1,5 @@
-"""`Grant`: what one user gave one OAuth client at one provider, and the rules that need nothing but the value."""
+"""`Grant`: what one user gave one OAuth client at one provider, and the rules that need nothing but the value. `LeanGrant`:
+as much of it as a fetch needs."""
 
 from __future__ import annotations
 
@@ -81,8 +82,9 @@ class GrantKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
-    """One row of `grants`. Secrets are in it sealed only."""
+class LeanGrant:
+    """What decides on a fetch, and on whether to refresh: half of a row, since many of these are remembered. The access
+    token is in it sealed only."""
 
     id: UUID
     key: GrantKey
@@ -91,38 +93,22 @@ class Grant:
     lineage_id: UUID
     generation: int
     sealed_access_token: bytes | None = field(repr=False)
-    sealed_refresh_token: bytes | None = field(repr=False)
-    refresh_fingerprint: bytes | None = field(repr=False)
+    has_refresh_token: bool
     token_type: str
     scope: str | None
     expires_at: datetime | None
     issued_ttl: timedelta | None
-    refresh_expires_at: datetime | None
     next_refresh_at: datetime | None
     attempt_id: UUID | None
     lease_until: datetime | None
     takeover_at: datetime | None
-    may_be_spent: bool
-    refused_at: datetime | None
-    probe_at: datetime | None
     failures: int
     last_error: Mapping[str, Any] | None
     last_error_at: datetime | None
-    refresh_count: int
-    last_refreshed_at: datetime | None
-    last_used_at: datetime | None
-    last_validated_at: datetime | None
-    metadata: Mapping[str, Any]
-    created_at: datetime
-    updated_at: datetime
 
     @property
     def refreshable(self) -> bool:
-        return (
-            self.status is Status.ACTIVE
-            and self.sealed_refresh_token is not None
-            and self.expires_at is not None
-        )
+        return self.status is Status.ACTIVE and self.has_refresh_token and self.expires_at is not None
 
     def remaining(self, now: datetime) -> timedelta | None:
         """How long the access token is still good; None for one that does not expire."""
@@ -193,7 +179,7 @@ class Grant:
         """Raises ReconnectRequired for a dead grant, and for one that has no refresh token."""
         if self.status is not Status.ACTIVE:
             raise self.dead(self.reconnect_reason or "invalid_grant")
-        if self.sealed_refresh_token is None:
+        if not self.has_refresh_token:
             raise self.dead("no_refresh_token")
 
     def require_scope(self, wanted: str) -> None:
@@ -228,7 +214,7 @@ class Grant:
             error.retry_after = max(1, math.ceil((self._doubted_until - now).total_seconds()))
         return error
 
-    def failed_since(self, earlier: Grant) -> bool:
+    def failed_since(self, earlier: LeanGrant) -> bool:
         """Whether an attempt on the same generation has failed after `earlier` was read."""
         return self.generation == earlier.generation and self.last_error_at != earlier.last_error_at
 
@@ -263,6 +249,29 @@ class Grant:
             account=self.key.account,
             grant_id=self.id,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Grant(LeanGrant):
+    """One row of `grants`. Secrets are in it sealed only."""
+
+    has_refresh_token: bool = field(init=False)
+    sealed_refresh_token: bytes | None = field(repr=False)
+    refresh_fingerprint: bytes | None = field(repr=False)
+    refresh_expires_at: datetime | None
+    may_be_spent: bool
+    refused_at: datetime | None
+    probe_at: datetime | None
+    refresh_count: int
+    last_refreshed_at: datetime | None
+    last_used_at: datetime | None
+    last_validated_at: datetime | None
+    metadata: Mapping[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "has_refresh_token", self.sealed_refresh_token is not None)
 
 
 def not_found(key: GrantKey) -> GrantNotFound:

@@ -11,7 +11,7 @@ from uuid import UUID
 from app.clock import Clock
 from app.db import Database, Tx
 from app.grants import store
-from app.grants.grant import Grant, GrantKey, not_found
+from app.grants.grant import GrantKey, LeanGrant, not_found
 from app.listener import GRANT_CHANGED, Listener, Mailbox
 from app.outages import DatabaseUnavailable
 from app.remembered import Fresh, Known, Remembered
@@ -31,7 +31,7 @@ class KnownGrants:
         self._clock = clock
         self._changes = Changes(listener.mailbox(GRANT_CHANGED))
         self._was_listening, self._turns = False, 0
-        self._grants: Remembered[GrantKey, Grant] = Remembered(
+        self._grants: Remembered[GrantKey, LeanGrant] = Remembered(
             "grants",
             lambda key: store.read(db.statements, key),
             clock,
@@ -48,17 +48,17 @@ class KnownGrants:
             self._turns += 1
         return self._turns + self._grants.turns + self._changes.number
 
-    def peek(self, key: GrantKey) -> Fresh[Grant] | None:
+    def peek(self, key: GrantKey) -> Fresh[LeanGrant] | None:
         """The grant, if it can be told without asking PostgreSQL. Who is answered by it tells so by `hit`."""
         self._changes.take(self._clock.monotonic())
         return self._grants.peek(key)
 
-    def glance(self, key: GrantKey) -> Fresh[Grant] | None:
+    def glance(self, key: GrantKey) -> Fresh[LeanGrant] | None:
         """The same, for one of many: nothing is read anew behind it."""
         self._changes.take(self._clock.monotonic())
         return self._grants.glance(key)
 
-    def has(self, grant: Grant) -> bool:
+    def has(self, grant: LeanGrant) -> bool:
         """Whether this is what is known of it, as far as is heard; however old, and nothing is read for it."""
         self._changes.take(self._clock.monotonic())
         return self._grants.has(grant.key, grant)
@@ -67,7 +67,7 @@ class KnownGrants:
         """So many were answered by what they had a peek at."""
         self._grants.hit(times)
 
-    async def get(self, key: GrantKey) -> Known[Grant]:
+    async def get(self, key: GrantKey) -> Known[LeanGrant]:
         """Raises GrantNotFound and DatabaseUnavailable."""
         self._changes.take(self._clock.monotonic())
         known = await self._grants.get(key)
@@ -75,7 +75,7 @@ class KnownGrants:
             raise not_found(key)
         return known
 
-    async def read(self, key: GrantKey) -> Grant:
+    async def read(self, key: GrantKey) -> LeanGrant:
         """As PostgreSQL has it now. Raises GrantNotFound and DatabaseUnavailable."""
         self._turns += 1
         known = await self._grants.read(key)
@@ -93,11 +93,11 @@ class KnownGrants:
         """It is known here to have changed."""
         self._grants.drop(key)
 
-    async def announce(self, tx: Tx, grant: Grant) -> None:
+    async def announce(self, tx: Tx, grant: LeanGrant) -> None:
         """Tells the others with the commit of `tx`; forget it here after that."""
         await self._db.announce(tx, GRANT_CHANGED, str(grant.id))
 
-    async def changed(self, grant: Grant) -> None:
+    async def changed(self, grant: LeanGrant) -> None:
         """Forgets it here at once and everywhere within moments. After the commit, so that who waits reads what was
         committed. A hint only: waiters poll as well, and what is remembered ends by itself."""
         self.forget(grant.key)

@@ -17,7 +17,7 @@ from app.errors import GrantRefused, Sent, UpstreamError
 from app.grants.attempt import Run, as_recorded, is_other
 from app.grants.candidates import Candidates
 from app.grants.claims import Claims
-from app.grants.grant import Grant, Trigger
+from app.grants.grant import Grant, LeanGrant, Trigger
 from app.grants.ledger import Ledger
 from app.grants.revoke import Revoker
 from app.grants.safekeeping import Safekeeping
@@ -73,7 +73,7 @@ class RefreshProtocol:
         self._clock = clock
         self._backoff = backoff
 
-    async def attempt(self, grant: Grant, trigger: Trigger) -> Grant | None:
+    async def attempt(self, grant: LeanGrant, trigger: Trigger) -> Grant | None:
         """The grant with its next generation; None where somebody else claimed or changed it, so read it again.
 
         Raises ReconnectRequired where the provider calls the grant dead, and UpstreamError; both are recorded.
@@ -83,24 +83,17 @@ class RefreshProtocol:
         breaker = client.token_breaker
         self._breakers.check(breaker)
         client = await self._endpoints.completed(client)  # before the claim: it may take its time
-        # before the claim: one that does not open is none
-        refresh_token = self._refresh_token(grant)
         async with self._slots.of(client, urgent=trigger is not Trigger.SCHEDULER):
             await self._safekeeping.require(client)
             if await self._safekeeping.settle_own(grant.id):
                 return None
             may_take_over = self._safekeeping.may_take_over(client, grant)
             claim = await self._claims.win(client, grant, trigger, may_take_over=may_take_over)
-            return None if claim is None else await self._use(Run(client, claim), breaker, refresh_token)
+            return None if claim is None else await self._use(Run(client, claim), breaker)
 
-    def _refresh_token(self, grant: Grant) -> str:
+    async def _use(self, run: Run, breaker: BreakerKey) -> Grant | None:
         try:
-            return open_refresh_token(self._vault, grant) or ""
-        except CannotOpen as error:
-            raise unreadable(grant, error) from error
-
-    async def _use(self, run: Run, breaker: BreakerKey, refresh_token: str) -> Grant | None:
-        try:
+            refresh_token = await self._refresh_token(run)
             return (
                 None
                 if await self._candidates.adopt(run)
@@ -110,6 +103,15 @@ class RefreshProtocol:
             if not run.is_open and not run.may_be_spent:  # nothing was sent, or the answer to it is known
                 await self._claims.give_back(run.claim.grant.id, run.claim.attempt_id)
             raise
+
+    async def _refresh_token(self, run: Run) -> str:
+        """The one that was claimed. Where it does not open the claim is given back, and BrokerError raised."""
+        grant = run.claim.grant
+        try:
+            return open_refresh_token(self._vault, grant) or ""
+        except CannotOpen as error:
+            await self._claims.give_back(grant.id, run.claim.attempt_id)
+            raise unreadable(grant, error) from error
 
     async def _refresh(self, run: Run, breaker: BreakerKey, refresh_token: str) -> Grant | None:
         try:

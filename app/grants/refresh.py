@@ -23,7 +23,7 @@ from app.errors import (
 from app.grants import attempt_store
 from app.grants.answer import Answers
 from app.grants.flights import Flights
-from app.grants.grant import Grant, GrantKey, Trigger
+from app.grants.grant import GrantKey, LeanGrant, Trigger
 from app.grants.known import KnownGrants
 from app.grants.protocol import RefreshProtocol
 from app.grants.queue import Queue
@@ -84,7 +84,7 @@ class Refresher:
             return self._answers.in_spite_of(error, known.value, need)
         return await self._fresh_of(Known(grant), need, scope, wait, trigger)
 
-    def at_hand(self, grant: Grant, need: Need, *, scope: str) -> Token | None:
+    def at_hand(self, grant: LeanGrant, need: Need, *, scope: str) -> Token | None:
         """The grant's token, if it is good for that without anything being done behind it.
 
         Raises InsufficientScope, and what `Answers.token` raises.
@@ -109,7 +109,7 @@ class Refresher:
         need = Need(newer_than=grant.generation, or_present=False)
         return await self.fresh(key, need, wait=wait, trigger=Trigger.FORCED)
 
-    async def renewed(self, grant: Grant, trigger: Trigger) -> Grant:
+    async def renewed(self, grant: LeanGrant, trigger: Trigger) -> LeanGrant:
         """A later generation of `grant`, which has just been read, however long that takes. The refresh goes on when
         who waits for it is cancelled.
 
@@ -127,7 +127,7 @@ class Refresher:
         return await self._flights.land()
 
     async def _fresh_of(
-        self, known: Known[Grant], need: Need, scope: str, wait: timedelta, trigger: Trigger
+        self, known: Known[LeanGrant], need: Need, scope: str, wait: timedelta, trigger: Trigger
     ) -> Token:
         grant, now = known.value, self._clock.now()
         grant.require_scope(scope)
@@ -146,7 +146,7 @@ class Refresher:
             return self._answers.in_spite_of(error, grant, need)
         return self._answers.token(newer, need, refreshed=True)
 
-    async def _require_rest(self, grant: Grant) -> None:
+    async def _require_rest(self, grant: LeanGrant) -> None:
         async with self._db.begin() as tx:
             seconds = await attempt_store.seconds_since_forced(tx, grant.id, within=FORCED_EVERY)
         rest = FORCED_EVERY.total_seconds() - seconds if seconds is not None else 0
@@ -159,7 +159,7 @@ class Refresher:
                 retry_after=max(1, round(rest)),
             )
 
-    async def _refreshed(self, grant: Grant, trigger: Trigger, wait: timedelta) -> Grant:
+    async def _refreshed(self, grant: LeanGrant, trigger: Trigger, wait: timedelta) -> LeanGrant:
         grant.require_refreshable()
         if grant.is_held(now := self._clock.now()):
             raise grant.held_back(now)
@@ -179,11 +179,11 @@ class Refresher:
                     retry_after=1,
                 ) from None
 
-    def _flight(self, grant: Grant, trigger: Trigger) -> asyncio.Task[Grant]:
+    def _flight(self, grant: LeanGrant, trigger: Trigger) -> asyncio.Task[LeanGrant]:
         """This process's one refresh of that generation."""
         return self._flights.join((grant.id, grant.generation), lambda: self._fly(grant, trigger))
 
-    async def _fly(self, grant: Grant, trigger: Trigger) -> Grant:
+    async def _fly(self, grant: LeanGrant, trigger: Trigger) -> LeanGrant:
         """A later generation of `grant`, made by us or by whoever holds its claim."""
         present = grant
         while True:

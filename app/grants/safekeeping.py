@@ -20,7 +20,7 @@ from app.drain import Drain
 from app.errors import UnknownProvider
 from app.grants import store
 from app.grants.attempt import Run
-from app.grants.grant import Grant
+from app.grants.grant import LeanGrant
 from app.grants.journal import Journal, JournalUnavailable
 from app.grants.journal_record import Entry
 from app.grants.ledger import Ledger
@@ -107,7 +107,7 @@ class Safekeeping:
         self._forget(entry.grant_id, entry.attempt_id)
         return True
 
-    def may_take_over(self, client: OAuthClient, grant: Grant) -> bool:
+    def may_take_over(self, client: OAuthClient, grant: LeanGrant) -> bool:
         """Whether a claim of somebody else, whose outcome is unknown, may be taken over once its time is over.
 
         Where reuse revokes the family, not while PostgreSQL has only just come back: whoever holds the answer in a journal

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from app.errors import BrokerError
-from app.grants.grant import Grant, fingerprint
+from app.grants.grant import Grant, LeanGrant, fingerprint
 from app.telemetry import logger
 from app.vault.seal import CannotOpen, Place
 from app.vault.vault import Vault
@@ -36,7 +36,7 @@ def place_of_candidate(attempt_id: UUID) -> Place:
     return Place("grant_candidates", attempt_id, "tokens", 0)
 
 
-def open_access_token(vault: Vault, grant: Grant) -> str | None:
+def open_access_token(vault: Vault, grant: LeanGrant) -> str | None:
     """Raises CannotOpen where the row was tampered with."""
     if grant.sealed_access_token is None:
         return None
@@ -50,7 +50,7 @@ def open_refresh_token(vault: Vault, grant: Grant) -> str | None:
     return vault.open(grant.sealed_refresh_token, _place(grant.id, "refresh_token", grant.generation))
 
 
-def unreadable(grant: Grant, error: CannotOpen) -> BrokerError:
+def unreadable(grant: LeanGrant, error: CannotOpen) -> BrokerError:
     """What a caller is told of a row that was tampered with, or damaged: it is that grant's trouble, and nobody else's."""
     log.error("grant.unreadable", grant_id=str(grant.id), detail=str(error))
     return BrokerError(

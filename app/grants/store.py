@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.db import Tx
-from app.grants.grant import Grant, GrantKey, Status
+from app.grants.grant import Grant, GrantKey, LeanGrant, Status
 from app.grants.selection import Selection
 from app.statements import Prepared, Statements, given
 from app.tables import grants
@@ -39,25 +39,39 @@ def began() -> ColumnElement[datetime]:
     return func.statement_timestamp(type_=DateTime(timezone=True))
 
 
-_FIELDS = [column.name for column in grants.c if column.name in Grant.__dataclass_fields__]
-_NO_METADATA: Mapping[str, Any] = {}
+def _fields_of(noun: type[LeanGrant]) -> list[str]:
+    return [column.name for column in grants.c if column.name in noun.__dataclass_fields__]
 
 
-def to_grant(row: Mapping[Any, Any] | asyncpg.Record, key: GrantKey | None = None) -> Grant:
-    """A row of `grants`, by column name, as the noun; `key` is what it was found by, if it was. Many are remembered, so that
-    what is the same in most of them is there once."""
+_FIELDS, _LEAN_FIELDS = _fields_of(Grant), [*_fields_of(LeanGrant), "has_refresh_token"]
+# What `to_lean` wants of a row.
+LEAN = (
+    *(grants.c[name] for name in ("provider", "user_id", "account", "issued_ttl_seconds")),
+    *(grants.c[name] for name in _fields_of(LeanGrant)),
+    grants.c.sealed_refresh_token.is_not(None).label("has_refresh_token"),
+)
+
+
+def to_grant(row: Mapping[Any, Any] | asyncpg.Record) -> Grant:
+    """A row of `grants`, by column name, as the noun."""
+    return Grant(**{name: row[name] for name in _FIELDS} | _converted(row, None))
+
+
+def to_lean(row: asyncpg.Record, key: GrantKey | None = None) -> LeanGrant:
+    """The same of `LEAN`; `key` is what it was found by, if it was."""
+    return LeanGrant(**{name: row[name] for name in _LEAN_FIELDS} | _converted(row, key))
+
+
+def _converted(row: Mapping[Any, Any] | asyncpg.Record, key: GrantKey | None) -> dict[str, Any]:
+    """Many are remembered, so that what is the same in most of them is there once."""
     issued, scope = row["issued_ttl_seconds"], row["scope"]
-    fields = {name: row[name] for name in _FIELDS} | {
+    return {
+        "key": key or GrantKey(intern(row["provider"]), row["user_id"], intern(row["account"])),
         "status": Status(row["status"]),
         "token_type": intern(row["token_type"]),
         "scope": None if scope is None else intern(scope),
-        "metadata": row["metadata"] or _NO_METADATA,
+        "issued_ttl": None if issued is None else timedelta(seconds=issued),
     }
-    return Grant(
-        key=key or GrantKey(intern(row["provider"]), row["user_id"], intern(row["account"])),
-        issued_ttl=None if issued is None else timedelta(seconds=issued),
-        **fields,
-    )
 
 
 def _at_key(provider: Given, user_id: Given, account: Given) -> ColumnElement[bool]:
@@ -69,13 +83,13 @@ def _at_key(provider: Given, user_id: Given, account: Given) -> ColumnElement[bo
     )
 
 
-_READ = Prepared(select(grants).where(_at_key(given("provider"), given("user_id"), given("account"))))
+_READ = Prepared(select(*LEAN).where(_at_key(given("provider"), given("user_id"), given("account"))))
 
 
-async def read(statements: Statements, key: GrantKey) -> Grant | None:
+async def read(statements: Statements, key: GrantKey) -> LeanGrant | None:
     """The grant that is not revoked, if there is one."""
     row = await statements.one(_READ, provider=key.provider, user_id=key.user_id, account=key.account)
-    return None if row is None else to_grant(row, key)
+    return None if row is None else to_lean(row, key)
 
 
 _wanted = (
@@ -86,11 +100,11 @@ _wanted = (
     .render_derived()
 )
 _READ_ALL = Prepared(
-    select(grants).join(_wanted, _at_key(_wanted.c.provider, _wanted.c.user_id, _wanted.c.account))
+    select(*LEAN).join(_wanted, _at_key(_wanted.c.provider, _wanted.c.user_id, _wanted.c.account))
 )
 
 
-async def read_all(statements: Statements, keys: Sequence[GrantKey]) -> dict[GrantKey, Grant]:
+async def read_all(statements: Statements, keys: Sequence[GrantKey]) -> dict[GrantKey, LeanGrant]:
     """Those of the grants that are there and not revoked."""
     rows = await statements.all(
         _READ_ALL,
@@ -100,7 +114,7 @@ async def read_all(statements: Statements, keys: Sequence[GrantKey]) -> dict[Gra
     )
     asked = {key: key for key in keys}
     found = {GrantKey(row["provider"], row["user_id"], row["account"]): row for row in rows}
-    return {asked[key]: to_grant(row, asked[key]) for key, row in found.items()}
+    return {asked[key]: to_lean(row, asked[key]) for key, row in found.items()}
 
 
 async def find(tx: Tx, key: GrantKey, *, lock: bool = False) -> Grant | None:

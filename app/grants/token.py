@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from app.grants.grant import Grant, Status
+from app.grants.grant import LeanGrant, Status
 
 DEFAULT_MIN_TTL = timedelta(seconds=60)
 
@@ -33,7 +33,7 @@ class Need:
     newer_than: int | None = None
     or_present: bool = True
 
-    def is_met_by(self, grant: Grant, now: datetime) -> bool:
+    def is_met_by(self, grant: LeanGrant, now: datetime) -> bool:
         """Whether the grant's present token will do without a refresh.
 
         A `min_ttl` beyond what the provider last issued counts as half of that, so that short-lived tokens do not cause
@@ -47,7 +47,7 @@ class Need:
         return grant.lasts(now, min_ttl)
 
 
-def at_hand(grant: Grant, need: Need, now: datetime) -> bool:
+def at_hand(grant: LeanGrant, need: Need, now: datetime) -> bool:
     """Whether the present token is the answer, and nothing has to be done behind it or said of it besides."""
     return (
         grant.status is Status.ACTIVE
@@ -58,7 +58,7 @@ def at_hand(grant: Grant, need: Need, now: datetime) -> bool:
     )
 
 
-def at_hand_until(grant: Grant, need: Need) -> datetime | None:
+def at_hand_until(grant: LeanGrant, need: Need) -> datetime | None:
     """Of a token that is `at_hand`: when that has to be looked at again; None where time changes nothing."""
     ends = (
         None if grant.expires_at is None else grant.expires_at - need.min_ttl,
@@ -72,7 +72,7 @@ def at_hand_until(grant: Grant, need: Need) -> datetime | None:
 class Token:
     """What a fetch is answered with."""
 
-    grant: Grant
+    grant: LeanGrant
     access_token: str = field(repr=False)
     refreshed: bool
     degraded: Degraded | None

@@ -8,7 +8,7 @@ import random
 from app.clock import Clock
 from app.db import Database
 from app.grants import store
-from app.grants.grant import Grant, Status, not_found
+from app.grants.grant import Grant, LeanGrant, Status, not_found
 from app.listener import GRANT_CHANGED, Listener
 
 _POLL_FIRST_SECONDS, _POLL_LAST_SECONDS = 0.05, 0.5
@@ -22,7 +22,7 @@ class Waiting:
         self._listener = listener
         self._clock = clock
 
-    async def until_claim_ends(self, grant: Grant) -> Grant:
+    async def until_claim_ends(self, grant: LeanGrant) -> Grant:
         """The grant as soon as its claim has ended, or may be taken over. Raises GrantNotFound once it is revoked."""
         # A claim that seems over here, but was refused by PostgreSQL, is over soon: our clock is a little ahead.
         seems_over = not grant.is_refreshing(self._clock.now())
@@ -39,7 +39,7 @@ class Waiting:
                 if not current.is_refreshing(self._clock.now()):
                     return await self._read(grant)
 
-    async def _read(self, grant: Grant) -> Grant:
+    async def _read(self, grant: LeanGrant) -> Grant:
         async with self._db.begin() as tx:
             current = await store.find_by_id(tx, grant.id)
         if current is None or current.status is Status.REVOKED:

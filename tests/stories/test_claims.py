@@ -73,6 +73,18 @@ async def test_a_claim_whose_commit_was_not_answered_holds_nobody_up(
     assert sandbox.report()["refreshes"] == 1
 
 
+async def test_a_refresh_token_that_does_not_open_is_not_sent_and_its_claim_is_given_back(
+    broker: Broker, sandbox: Sandbox, database_url: str
+) -> None:
+    await broker.put("sandbox/ada", bring(sandbox.grant("ada")))
+    async with database(database_url) as connection:
+        await connection.execute("UPDATE grants SET sealed_refresh_token = sealed_access_token")
+        answer = await broker.http.get("/tokens/sandbox/ada")
+        assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+        assert await connection.fetchval("SELECT attempt_id FROM grants") is None
+    assert sandbox.report()["hits"].get("token", 0) == 0
+
+
 async def test_what_may_be_spent_is_remembered_over_attempts_that_are_known_to_have_failed(
     broker: Broker, sandbox: Sandbox, database_url: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -97,6 +98,25 @@ async def test_the_first_of_a_minute_is_written_at_the_next_flush_and_the_others
     await noted.flush()
     await noted.flush()
     assert counts(await disclosed(database_url)) == [1, 41, 1]
+
+
+async def test_an_event_tells_from_when_to_when_those_were_given_that_it_counts(
+    noted: AggregatedDisclosures, clock: SettableClock, database_url: str
+) -> None:
+    began = clock.now()
+    await noted.given([of()])
+    await noted.flush()
+    assert list(noted._present.values()) == [None]  # nothing is kept of what is told
+    for ahead in (10.0, 20.0):
+        clock.ahead = ahead
+        await noted.given([of()])
+    clock.ahead = 60.0
+    await noted.flush()
+    spans = [
+        [datetime.fromisoformat(json.loads(row["details"])[name]) - began for name in ("first_at", "last_at")]
+        for row in await disclosed(database_url)
+    ]
+    assert [[round(each.total_seconds(), -1) for each in span] for span in spans] == [[0, 0], [10, 20]]
 
 
 async def test_each_consumer_grant_and_generation_is_counted_by_itself(

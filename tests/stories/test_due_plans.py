@@ -11,7 +11,7 @@ import pytest
 
 from app.db import Database
 from app.grants import due_store
-from app.grants.grant import Grant
+from app.grants.grant import LeanGrant
 from tests.plans import rows_read, statements
 from tests.postgres import database
 
@@ -39,7 +39,7 @@ async def db(database_url: str) -> AsyncIterator[Database]:
     await db.close()
 
 
-async def _take(db: Database, *, since: datetime | None = None) -> list[Grant]:
+async def _take(db: Database, *, since: datetime | None = None) -> list[LeanGrant]:
     now = datetime.now(UTC)
     return await due_store.take(
         db.statements, "large", cutoff=now + timedelta(minutes=5), tick_started=now, since=since,

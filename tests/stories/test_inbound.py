@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from app import inbound
 from app.api import middleware
@@ -381,3 +383,26 @@ async def test_a_process_of_its_own_does_the_same(replicas: Replicas) -> None:
     assert statuses == [401] * 20 + [429]
     for connection in opened:
         connection.close()
+
+
+async def test_what_was_answered_is_gone_without_the_garbage_collector(
+    connect: Connect, broker: Broker, sandbox: Sandbox
+) -> None:
+    await broker.put("sandbox/ada", bring(sandbox.grant("ada"), expires_in=3600))
+    connection = await connect()
+    gc.disable()
+    try:
+        for seconds in range(1, 21):  # each asked for the first time
+            target = f"/tokens/sandbox/ada?min_ttl={seconds}"
+            await connection.send(f"GET {target} HTTP/1.1\r\nHost: broker\r\n{KEY}\r\n")
+            assert (await connection.answer())[0] == 200
+        cycles = [each for each in gc.get_objects() if type(each) is RequestResponseCycle]
+    finally:
+        gc.enable()
+    assert len(cycles) == 1  # the last one, which the connection has still
+
+
+@pytest.mark.usefixtures("connect")
+async def test_the_garbage_collector_leaves_alone_what_is_there_at_the_start() -> None:
+    assert gc.get_freeze_count() > 10_000
+    assert gc.get_threshold()[0] > 700  # as Python comes

@@ -10,7 +10,7 @@ import pytest
 
 from app.db import Database
 from app.grants import store
-from app.grants.grant import Grant, GrantKey, Trigger
+from app.grants.grant import GrantKey, LeanGrant, Trigger
 from app.listener import GRANT_CHANGED
 from app.outages import DatabaseUnavailable
 from app.sandbox.server import Sandbox
@@ -28,7 +28,7 @@ _LOOKED_AT_BESIDES = ("SELECT breakers", "SELECT oauth_clients")  # every ten se
 _WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'WITH renewed%'"
 
 
-async def brought(broker: Broker, sandbox: Sandbox, provider: str) -> Grant:
+async def brought(broker: Broker, sandbox: Sandbox, provider: str) -> LeanGrant:
     """Ada's grant. The timetable stands still, so that nothing else is asked."""
     broker.services.timetable.stop()
     sandbox.control(settings={"rotation": {"keeps": "never", "sandbox": "strict"}.get(provider, provider)})

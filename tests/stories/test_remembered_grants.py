@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.grants import known, store
-from app.grants.grant import Grant, GrantKey
+from app.grants.grant import GrantKey, LeanGrant
 from app.sandbox.server import Sandbox
 from app.statements import Statements
 from tests.broker import Broker, bring
@@ -71,7 +71,7 @@ async def test_a_change_announced_during_the_first_read_of_a_grant_is_not_missed
     await broker.put("sandbox/ada", bring(sandbox.grant("ada"), expires_in=3600))
     true_read, read, go_on = store.read, asyncio.Event(), asyncio.Event()
 
-    async def slow_read(statements: Statements, key: GrantKey) -> Grant | None:
+    async def slow_read(statements: Statements, key: GrantKey) -> LeanGrant | None:
         grant = await true_read(statements, key)
         if not read.is_set():
             read.set()
@@ -146,8 +146,27 @@ async def test_of_many_grants_what_is_the_same_in_them_is_remembered_once(
     assert ada is not None and bob is not None
     for one, other in ((ada, bob), (together[names[0]], together[names[1]])):
         assert one.scope is other.scope and one.token_type is other.token_type
-        assert one.metadata is other.metadata
         assert (one.key, other.key) == tuple(names)
     assert [ada.key is names[0], bob.key is names[1]] == [True, True]
     assert [key is name for key, name in zip(together, names, strict=True)] == [True, True]
     assert not hasattr(ada, "__dict__")  # of which each would have its own, as large again
+
+
+async def test_what_is_remembered_of_a_grant_is_as_its_row_has_it_and_no_secret_but_the_access_token(
+    broker: Broker, sandbox: Sandbox
+) -> None:
+    db, keys = broker.services.db, [GrantKey("sandbox", user) for user in ("ada", "bob")]
+    without = {key: value for key, value in bring(sandbox.grant("bob")).items() if key != "refresh_token"}
+    await broker.put("sandbox/ada", bring(sandbox.grant("ada")))
+    await broker.put("sandbox/bob", without)
+    await broker.http.post("/tokens/sandbox/ada/refresh", json={})
+    for key, renewable in zip(keys, (True, False), strict=True):
+        lean = await store.read(db.statements, key)
+        async with db.begin() as tx:
+            whole = await store.find(tx, key)
+        assert lean is not None
+        assert whole is not None
+        assert lean.has_refresh_token is renewable
+        names = LeanGrant.__dataclass_fields__
+        assert {name: getattr(lean, name) for name in names} == {name: getattr(whole, name) for name in names}
+        assert not hasattr(lean, "sealed_refresh_token")

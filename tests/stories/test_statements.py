@@ -73,9 +73,12 @@ async def test_who_finds_no_connection_free_is_told_that_postgresql_cannot_be_as
     database_url: str,
 ) -> None:
     statements = Statements(Servers(database_url), pooled=False, size=1, pool_timeout=0.05)
-    async with statements._connection():
-        with pytest.raises(DatabaseUnavailable):
-            await pid(statements)
+    sleeping = asyncio.create_task(statements.one(_SLEEP, seconds=0.5))
+    while not statements.in_use:
+        await asyncio.sleep(0.01)
+    with pytest.raises(DatabaseUnavailable):
+        await pid(statements)
+    await sleeping
     assert await pid(statements)
     statements.close()
 
@@ -118,12 +121,20 @@ async def test_where_one_connection_hangs_no_other_of_its_age_is_tried(
     assert await pid(statements) not in before
 
 
-async def test_through_a_pooler_each_runs_in_a_transaction_of_its_own(database_url: str) -> None:
-    statements = Statements(Servers(database_url), pooled=True, size=1, pool_timeout=1)
-    async with statements._connection() as connection:
-        assert connection.is_in_transaction()
-    async with statements._connection() as connection:
-        assert connection.is_in_transaction()
+@pytest.mark.parametrize(
+    ("pooled", "expected"), [(True, ["BEGIN;", _PID.text, "COMMIT;"]), (False, [_PID.text])]
+)
+async def test_through_a_pooler_each_runs_in_a_transaction_of_its_own_and_else_by_itself(
+    database_url: str, pooled: bool, expected: list[str]
+) -> None:
+    statements = Statements(Servers(database_url), pooled=pooled, size=1, pool_timeout=1)
+    await pid(statements)
+    [(connection, _)] = statements._idle
+    texts: list[str] = []
+    connection.add_query_logger(lambda asked: texts.append(asked.query))
+    await pid(statements)
+    await asyncio.sleep(0)  # they are told behind what is asked
+    assert texts == expected
     statements.close()
 
 
