@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import signal
 import socket
@@ -38,6 +39,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # What there is by now stays: no later collection has to go through it, which takes as long as thousands of requests.
+        gc.collect()
+        gc.freeze()
         self.ready.set()
 
 
