@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import time
 from collections.abc import AsyncIterator
@@ -47,6 +48,8 @@ def application(database: str, provider: str, events: int) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.pages = fetched(provider, events)
         async with asyncpg.create_pool(database, min_size=1, max_size=1) as app.state.pool:
+            gc.collect()
+            gc.freeze()  # as the service does
             yield
 
     app = FastAPI(lifespan=lifespan)
