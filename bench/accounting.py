@@ -35,8 +35,22 @@ def _scheduled(pids: Iterable[int], field: int) -> float:
 
 def resident_megabytes(pid: int) -> float:
     """VmRSS: what the process has in memory, shared libraries and all, in 10^6 bytes as the table prints it."""
+    return _megabytes(pid, "VmRSS")
+
+
+def forget_peak(pid: int) -> None:
+    """The peak counts from now on (proc(5), clear_refs)."""
+    (_PROC / str(pid) / "clear_refs").write_text("5")
+
+
+def peak_megabytes(pid: int) -> float:
+    """VmHWM: the most that `resident_megabytes` was."""
+    return _megabytes(pid, "VmHWM")
+
+
+def _megabytes(pid: int, name: str) -> float:
     status = (_PROC / str(pid) / "status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) * 1024 / 1e6
+    return int(status.partition(f"{name}:")[2].split()[0]) * 1024 / 1e6
 
 
 def family(pid: int) -> Iterator[int]:

@@ -22,7 +22,7 @@ from bench.load import Load, Outcome
 from tests.broker import ADMIN_KEY, Replica, Replicas, free_port, write_providers
 
 _STATEMENTS = {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.track": "top"}
-_PATIENCE_SECONDS = 20.0
+_PATIENCE_SECONDS = 60.0
 # Where it is set, as for tests, each start would compile the service anew.
 COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 
@@ -110,13 +110,13 @@ class Stage:
         if self._provider is not None:
             _end(self._provider)
         arguments = ["--port", str(self._provider_port), "--delay", str(delay)]
-        self._provider = self._start("tests.token_endpoint", arguments, self.provider_url)
+        self._provider = self.start("tests.token_endpoint", arguments, self.provider_url)
 
     def reference(self, kind: str) -> tuple[int, int]:
         """The pid and the port of a reference server."""
         port = free_port()
         arguments = [kind, "--port", str(port), "--database", self.url, "--provider", self.provider_url]
-        return self._start("bench.reference", arguments, f"http://127.0.0.1:{port}/").pid, port
+        return self.start("bench.reference", arguments, f"http://127.0.0.1:{port}/").pid, port
 
     @property
     def postgres(self) -> Sequence[int]:
@@ -135,7 +135,8 @@ class Stage:
             key = http.post(f"/consumers/{made.raise_for_status().json()['id']}/keys").raise_for_status()
         return {"authorization": f"Bearer {key.json()['key']}", "accept": "application/json"}
 
-    def _start(self, module: str, arguments: Sequence[str], url: str) -> subprocess.Popen[bytes]:
+    def start(self, module: str, arguments: Sequence[str], url: str) -> subprocess.Popen[bytes]:
+        """A process that answers at that URL, whatever it answers."""
         process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=os.environ.copy())
         self._leaving.callback(_end, process)
         deadline = time.monotonic() + _PATIENCE_SECONDS

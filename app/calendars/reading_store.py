@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Row, Select, and_, func, literal, or_, select, tuple_, union_all
 
 from app.calendars.event import CANCELLED, Boundary, Event, Kind
 from app.calendars.stored import Run, StoredCalendar
@@ -59,7 +59,9 @@ def _between(calendar_ids: Sequence[UUID], since: datetime, until: datetime, lim
     is_near = and_(
         events.c.since < until, or_(events.c.until >= since, events.c.until.is_(None)), _is_living()
     )
-    near = select(*_EVENT).where(ours, is_near).limit(limit).cte("near")
+    # Written into the statement: of a parameter PostgreSQL thinks that it is few, for which it would read every calendar's.
+    most = literal(limit, literal_execute=True)
+    near = select(*_EVENT).where(ours, is_near).limit(most).cte("near")
     with_exceptions = select(near.c.calendar_id, func.coalesce(near.c.master_id, near.c.external_id)).where(
         near.c.kind.in_([Kind.SERIES, Kind.EXCEPTION])
     )
@@ -68,8 +70,8 @@ def _between(calendar_ids: Sequence[UUID], since: datetime, until: datetime, lim
     series = _others(events.c.external_id, masters, events.c.kind == Kind.SERIES)
     return union_all(
         select(near),
-        exceptions.where(is_near.is_not(True)).limit(limit),
-        series.where(is_near.is_not(True)).limit(limit),
+        exceptions.where(is_near.is_not(True)).limit(most),
+        series.where(is_near.is_not(True)).limit(most),
     )
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import DateTime, delete, func, select, update
+from sqlalchemy import ARRAY, DateTime, Uuid, any_, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.calendars.upstream import RemoteCalendar
@@ -168,9 +168,10 @@ async def take_due_lists(tx: Tx, *, rest: timedelta, limit: int) -> list[DueList
         .limit(limit)
         .with_for_update(of=accounts, skip_locked=True)
     )
+    ids = func.array(due.scalar_subquery(), type_=ARRAY(Uuid))  # looked for once, and by the key
     taken = (
         update(accounts)
-        .where(accounts.c.grant_id.in_(due), grants.c.id == accounts.c.grant_id)
+        .where(accounts.c.grant_id == any_(ids), grants.c.id == accounts.c.grant_id)
         .values(next_list_at=_clock + rest)
         .returning(
             accounts.c.grant_id, grants.c.provider, grants.c.user_id, grants.c.account, accounts.c.failures

@@ -11,7 +11,21 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, DateTime, Row, case, func, literal, or_, select, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    DateTime,
+    Row,
+    Select,
+    Uuid,
+    any_,
+    case,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 
 from app.calendars.claimed import SOON, Claimed
 from app.calendars.upstream import Window
@@ -75,7 +89,7 @@ async def claim(tx: Tx, calendar_ids: Sequence[UUID], *, owner: UUID, ttl: timed
         .order_by(states.c.id)
         .with_for_update(skip_locked=True)
     )
-    return await _claimed(tx, states.c.id.in_(free), owner=owner, ttl=ttl)
+    return await _claimed(tx, free, owner=owner, ttl=ttl)
 
 
 async def claim_due(tx: Tx, *, owner: UUID, ttl: timedelta, limit: int) -> list[Claimed]:
@@ -93,13 +107,15 @@ async def claim_due(tx: Tx, *, owner: UUID, ttl: timedelta, limit: int) -> list[
         .limit(limit)
         .with_for_update(of=states, skip_locked=True)
     )
-    return await _claimed(tx, states.c.id.in_(due), owner=owner, ttl=ttl)
+    return await _claimed(tx, due, owner=owner, ttl=ttl)
 
 
-async def _claimed(tx: Tx, which: ColumnElement[bool], *, owner: UUID, ttl: timedelta) -> list[Claimed]:
+async def _claimed(tx: Tx, wanted: Select[UUID], *, owner: UUID, ttl: timedelta) -> list[Claimed]:
+    # As an array they are looked for once, and by the key, however many PostgreSQL takes them for.
+    ids = func.array(wanted.scalar_subquery(), type_=ARRAY(Uuid))
     query = (
         update(states)
-        .where(which, calendars.c.id == states.c.id, grants.c.id == states.c.grant_id)
+        .where(states.c.id == any_(ids), calendars.c.id == states.c.id, grants.c.id == states.c.grant_id)
         .values(lease_owner=owner, lease_until=_clock + ttl, notified_at=None)
         .returning(
             *states.c,
