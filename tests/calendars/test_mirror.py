@@ -45,7 +45,7 @@ class GoogleWorld:
 
     def change(self, how: str, which: int) -> None:
         calendar = self.fake.calendars[CALENDAR]
-        living = [name for name in calendar.events if calendar.is_living(name)]
+        living = [name for name in calendar.events if calendar.is_living(name) and calendar.is_mirrored(name)]
         masters = [name for name in living if "recurrence" in calendar.events[name]]
         if how == "series":
             self.fake.add_series(CALENDAR, start=_START + timedelta(days=which))
