@@ -9,12 +9,13 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
 from bench import fetches, footprint, refreshes
+from bench.calendars import EVENTS, MANY_EVENTS, first_syncs
 from bench.footprint import CACHED
 from bench.grants import PROVIDER, bring_fresh
 from bench.overload import overload
@@ -34,10 +35,11 @@ class Size:
     starts: int
     overload_seconds: float
     memory_seconds: float
+    calendars: Sequence[int]  # the sizes of those whose sync's memory is looked at, in events
 
 
-WHOLE = Size(7, 3.0, 6000, 640, 5000, 5, 10.0, 600.0)
-QUICK = Size(3, 0.6, 1500, 128, 640, 2, 3.0, 0.0)
+WHOLE = Size(7, 3.0, 6000, 640, 5000, 5, 10.0, 600.0, (EVENTS, MANY_EVENTS))
+QUICK = Size(3, 0.6, 1500, 128, 640, 2, 3.0, 0.0, (EVENTS,))
 
 
 def run(stage: Stage, size: Size, say: Callable[[str], None]) -> Results:
@@ -61,6 +63,8 @@ def run(stage: Stage, size: Size, say: Callable[[str], None]) -> Results:
     results.overload = overload(stage, replica, path, headers, seconds=size.overload_seconds)
     stage.end(replica)
     _look_at_footprint(stage, size, results, say)
+    say("calendars")
+    results.calendars = first_syncs(stage, pairs=size.rounds, sizes=size.calendars)
     results.took_seconds = time.perf_counter() - began
     return results
 
@@ -90,7 +94,7 @@ async def _version(url: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: under a minute")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: about a minute")
     parser.add_argument("--keep", metavar="NAME", help="writes results/NAME.json, .md and .png")
     args = parser.parse_args()
 

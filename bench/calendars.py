@@ -65,6 +65,28 @@ class FirstSyncs:
     strict: Ratio
     resident: Sequence[Resident]
 
+    @property
+    def grown(self) -> float | None:
+        """Megabytes that the peak of the most events is above that of the fewest; None where there was one size only."""
+        if len(self.resident) < 2:
+            return None
+        return self.resident[-1].peak - self.resident[0].peak
+
+    def lines(self) -> Sequence[str]:
+        """What is to be said of it besides the ratio."""
+        parts = ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in self.parts.items())
+        told = (
+            f"- A first sync of {self.events:,} events: {1000 * self.ours:.0f} ms of processor time, PostgreSQL's"
+            f" {1000 * self.postgres:.0f} ms beside it; {self.events / self.ours:,.0f} events in a second of processor time,"
+            f" {self.events / self.seconds:,.0f} by the clock."
+        )
+        bare = (
+            f"- Reading its pages and a COPY of its rows: {1000 * self.bare:.0f} ms ({parts}). A first sync against reading"
+            f" and copying alone, without making the rows: {self.strict.median:.2f} ({self.strict.least:.2f} to"
+            f" {self.strict.most:.2f})."
+        )
+        return [told, bare, *map(_of_memory, self.resident)]
+
 
 @dataclass(frozen=True)
 class _Sync:
@@ -159,21 +181,6 @@ def _client(url: str) -> httpx.Client:
     return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {ADMIN_KEY}"}, timeout=600)
 
 
-def lines(found: FirstSyncs) -> Sequence[str]:
-    """What is to be said of it besides the ratio."""
-    parts = ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in found.parts.items())
-    told = (
-        f"- A first sync of {found.events:,} events: {1000 * found.ours:.0f} ms of processor time, PostgreSQL's"
-        f" {1000 * found.postgres:.0f} ms beside it; {found.events / found.ours:,.0f} events in a second of processor time,"
-        f" {found.events / found.seconds:,.0f} by the clock."
-    )
-    bare = (
-        f"- Reading its pages and copying its rows: {1000 * found.bare:.0f} ms ({parts}). Against reading and copying alone,"
-        f" without making the rows: {found.strict.median:.2f} ({found.strict.least:.2f} to {found.strict.most:.2f})."
-    )
-    return [told, bare, *map(_of_memory, found.resident)]
-
-
 def _of_memory(each: Resident) -> str:
     return (
         f"- Resident with a first sync of {each.events:,} events: {each.before:.0f} MB before, {each.peak:.0f} MB at most,"
@@ -193,7 +200,7 @@ def main() -> None:
     sys.stdout.write(
         f"- First sync / reading its pages and COPY of its rows: {ratio.median:.2f} ({ratio.least:.2f} to {ratio.most:.2f}).\n"
     )
-    sys.stdout.writelines(f"{line}\n" for line in lines(found))
+    sys.stdout.writelines(f"{line}\n" for line in found.lines())
 
 
 if __name__ == "__main__":

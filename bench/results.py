@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.accounting import machine
+from bench.calendars import FirstSyncs
 from bench.fetches import Compared
 from bench.footprint import CACHED, Memory, Starts
 from bench.measure import Ratio
@@ -33,6 +34,8 @@ LIMITS: Mapping[str, float] = {
     "goodput in overload / peak": 0.8,
     "shed without Retry-After": 0.0,
     "seconds from an overload to normal": 10.0,
+    "first sync / reading and COPY": 1.5,
+    "MB more at most with ten times the events": 5.0,  # a page or so
 }
 _AT_LEAST = frozenset({"goodput in overload / peak"})
 
@@ -49,6 +52,7 @@ class Results:
     memory: Memory | None = None
     starts: Starts | None = None
     overload: Overload | None = None
+    calendars: FirstSyncs | None = None
     took_seconds: float = 0.0
     left_out: list[str] = field(default_factory=list)
 
@@ -63,6 +67,8 @@ class Results:
             yield from compared.ratios.items()
         if self.refreshes:
             yield "refresh / bare refresh", self.refreshes.ratio
+        if self.calendars:
+            yield "first sync / reading and COPY", self.calendars.ratio
 
     def figures(self) -> Iterator[tuple[str, float | None]]:
         """Those with a limit that were measured once, or as a median. None: it did not come to that."""
@@ -80,6 +86,8 @@ class Results:
             yield "goodput in overload / peak", self.overload.kept
             yield "shed without Retry-After", self.overload.unsaid
             yield "seconds from an overload to normal", self.overload.recovered_after
+        if self.calendars and self.calendars.grown is not None:
+            yield "MB more at most with ten times the events", self.calendars.grown
 
     def table(self) -> str:
         """Markdown: what has a limit, then what each costs, then what else is to be said."""
@@ -128,6 +136,7 @@ class Results:
             )
         if self.overload:
             yield from _of_overload(self.overload)
+        yield from self.calendars.lines() if self.calendars else ()
         for what in self.left_out:
             yield f"- Left out: {what}."
 
