@@ -215,6 +215,6 @@ def _read_order(cursor: str | None) -> _Order | None:
         begins_at, event_id, calendar_id = json.loads(base64.urlsafe_b64decode(cursor + "=="))
         datetime.fromisoformat(begins_at)
         return str(begins_at), str(event_id), str(calendar_id)
-    except (binascii.Error, ValueError, TypeError):
+    except (binascii.Error, ValueError, TypeError, RecursionError):
         sentence = "must be the `next_cursor` of a page before, unchanged"
         raise ValidationFailed(f"The cursor {sentence}.", fields={"query.cursor": sentence}) from None

@@ -59,7 +59,11 @@ class Boundary:
         if self.at is not None:
             return self.at
         assert self.date is not None
-        return datetime.combine(self.date, time(), UTC) + offset
+        midnight = datetime.combine(self.date, time(), UTC)
+        try:
+            return midnight + offset
+        except OverflowError:  # in the first and the last days of all
+            return midnight
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from sqlalchemy import (
     DateTime,
     Text,
     and_,
+    any_,
     bindparam,
     cast,
     column,
@@ -52,7 +53,7 @@ async def put(tx: Tx, calendar_id: UUID, found: Sequence[Event], *, generation: 
     ).one()
     if row.written < len(found):  # what is stored is later: but it was seen
         ids = [event.external_id for event in found]
-        seen = events.c.external_id.in_(ids), events.c.generation < generation
+        seen = _is_any(events.c.external_id, ids), events.c.generation < generation
         await tx.execute(
             update(events).where(events.c.calendar_id == calendar_id, *seen).values(generation=generation)
         )
@@ -61,18 +62,19 @@ async def put(tx: Tx, calendar_id: UUID, found: Sequence[Event], *, generation: 
 
 async def remove(tx: Tx, calendar_id: UUID, ids: Collection[str]) -> Counts:
     """Deletes these. How many."""
-    return await _deleted(tx, events.c.calendar_id == calendar_id, events.c.external_id.in_(ids))
+    return await _deleted(tx, events.c.calendar_id == calendar_id, _is_any(events.c.external_id, ids))
 
 
 async def remove_instances(tx: Tx, calendar_id: UUID, master_ids: Collection[str]) -> Counts:
     """Deletes what there is of these series besides themselves. How many."""
-    return await _deleted(tx, events.c.calendar_id == calendar_id, events.c.master_id.in_(master_ids))
+    return await _deleted(tx, events.c.calendar_id == calendar_id, _is_any(events.c.master_id, master_ids))
 
 
 async def are_of_series(tx: Tx, calendar_id: UUID, ids: Collection[str]) -> bool:
     """Whether any of these is a series, as far as is known here."""
     series = or_(
-        and_(events.c.external_id.in_(ids), events.c.kind == Kind.SERIES), events.c.master_id.in_(ids)
+        and_(_is_any(events.c.external_id, ids), events.c.kind == Kind.SERIES),
+        _is_any(events.c.master_id, ids),
     )
     found = select(literal(1)).where(events.c.calendar_id == calendar_id, series).limit(1)
     return (await tx.execute(found)).scalar() is not None
@@ -111,6 +113,11 @@ async def drop_orphans(tx: Tx, calendar_id: UUID) -> None:
             ~lives,
         )
     )
+
+
+def _is_any(of: ColumnElement[Any], ids: Collection[str]) -> ColumnElement[bool]:
+    """One parameter, however many there are."""
+    return of == any_(cast(list(ids), ARRAY(Text)))
 
 
 async def _deleted(tx: Tx, *which: ColumnElement[bool]) -> Counts:

@@ -7,12 +7,12 @@ touched series of theirs comes as hundreds of instances else.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import date
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from app.calendars.answers import fields_of, instant, text_of
+from app.calendars.answers import code_of, fields_of, instant, items_of, text_of
 from app.calendars.event import CANCELLED, Boundary, Event, Kind
 from app.calendars.trouble import ErrorType, Trouble
 from app.calendars.upstream import Calendars, Change, Page, Place, RemoteCalendar, Window, page_of
@@ -58,7 +58,7 @@ class GoogleCalendar:
                 is_primary=item.get("primary") is True,
                 etag=text_of(item, "etag"),
             )
-            for item in _items(fields)
+            for item in items_of(fields, "items", self.title)
             if item.get("deleted") is not True
         )
         return Calendars(found, text_of(fields, "nextPageToken"))
@@ -72,13 +72,13 @@ class GoogleCalendar:
         zone = text_of(fields, "timeZone")
         changes: list[Change] = []
         unreadable = []
-        for item in _items(fields):
+        for item in items_of(fields, "items", self.title):
             if item.get("status") == CANCELLED and "recurringEventId" not in item:
                 changes.append((item["id"], None))
                 continue
             try:
                 changes.append((item["id"], event_of(item, zone)))
-            except (KeyError, ValueError, TypeError):
+            except (KeyError, ValueError, TypeError, AttributeError):
                 unreadable.append(item["id"])
         next_page, cursor = text_of(fields, "nextPageToken"), text_of(fields, "nextSyncToken")
         return page_of(changes, next_page=next_page, cursor=cursor, unreadable=unreadable)
@@ -106,10 +106,10 @@ def events_path(calendar_id: str) -> str:
 
 def event_of(item: Mapping[str, Any], zone: str | None) -> Event:
     """An event as Google has it; `zone`: its calendar's. Raises KeyError, ValueError or TypeError for what is none."""
-    recurrence = tuple(item.get("recurrence") or ())
+    recurrence = _lines(item.get("recurrence"))
     master_id = text_of(item, "recurringEventId")
     start, end = item.get("start"), item.get("end")
-    status = item.get("status", "confirmed")
+    status = text_of(item, "status") or "confirmed"
     alone = Kind.SERIES if recurrence else Kind.SINGLE
     if start is None and status != CANCELLED:
         raise KeyError("start")
@@ -134,14 +134,16 @@ def event_of(item: Mapping[str, Any], zone: str | None) -> Event:
 def _boundary(fields: Mapping[str, Any], zone: str | None) -> Boundary:
     if (day := fields.get("date")) is not None:
         return Boundary(date=date.fromisoformat(day))
-    return Boundary(at=instant(fields["dateTime"]), zone=fields.get("timeZone") or zone)
+    return Boundary(at=instant(fields["dateTime"]), zone=text_of(fields, "timeZone") or zone)
 
 
-def _items(fields: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    items = fields.get("items")
-    for item in items if isinstance(items, list) else ():
-        if isinstance(item, dict) and text_of(item, "id") is not None:
-            yield item
+def _lines(given: object) -> tuple[str, ...]:
+    """Raises ValueError for what is no list of lines."""
+    if given is None:
+        return ()
+    if not isinstance(given, list) or not all(isinstance(line, str) for line in given):
+        raise ValueError("its recurrence is no list of lines")
+    return tuple(line for line in given if isinstance(line, str))
 
 
 def _reasons(answer: HttpAnswer) -> list[str]:
@@ -150,7 +152,7 @@ def _reasons(answer: HttpAnswer) -> list[str]:
     if not isinstance(error, dict):
         return []
     found = [each.get("reason") for name in ("details", "errors") for each in _dicts(error.get(name))]
-    return [each for each in (*found, error.get("status")) if isinstance(each, str)]
+    return [code for each in (*found, error.get("status")) if (code := code_of(each)) is not None]
 
 
 def _dicts(value: object) -> list[dict[str, Any]]:

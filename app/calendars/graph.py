@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
-from app.calendars.answers import fields_of, text_of
+from app.calendars.answers import fields_of, is_id, items_of, text_of
 from app.calendars.event import Event
 from app.calendars.graph_event import read_event
 from app.calendars.trouble import ErrorType, SyncFailed, Trouble
@@ -53,7 +53,7 @@ class GraphCalendar:
 
     def read_calendars(self, answer: HttpAnswer) -> Calendars:
         fields = fields_of(answer, TITLE)
-        items = tuple(_remote_calendar(each) for each in _items(fields) if text_of(each, "id"))
+        items = tuple(_remote_calendar(each) for each in items_of(fields, "value", TITLE))
         return Calendars(items, self._link(fields, "@odata.nextLink"))
 
     def list_events(self, calendar_id: str, place: Place, window: Window | None) -> HttpRequest:
@@ -138,7 +138,10 @@ def _items(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _read(fields: Mapping[str, Any]) -> Event | None:
     """None for one that is gone. Raises ValueError where nothing can be made of it."""
-    if "@removed" in fields and text_of(fields, "id") is not None:
+    external_id = text_of(fields, "id")
+    if external_id is not None and not is_id(external_id):
+        raise ValueError("its id is too long to be one")
+    if "@removed" in fields and external_id is not None:
         return None
     return read_event(fields)
 

@@ -9,7 +9,7 @@ from app.calendars import store
 from app.calendars.asking import CalendarApis
 from app.calendars.failures import note_failed
 from app.calendars.retry import next_after, next_regular
-from app.calendars.trouble import ErrorType, SyncFailed, Trouble
+from app.calendars.trouble import BaselineNeeded, ErrorType, SyncFailed, Trouble
 from app.calendars.upstream import RemoteCalendar, Upstream
 from app.clock import Clock
 from app.db import Database
@@ -30,6 +30,7 @@ class Lister:
 
     async def refresh(self, grant_id: UUID, key: GrantKey, upstream: Upstream, *, failures: int = 0) -> None:
         """Stores what the provider lists. Raises SyncFailed, which is noted, and DatabaseUnavailable."""
+        asked_at = self._clock.now()
         try:
             found = await self._listed(key, upstream)
         except SyncFailed as error:
@@ -37,26 +38,32 @@ class Lister:
             note_failed(error.trouble, key.provider, grant_id=grant_id)
             raise
         now = self._clock.now()
+        next_list_at = next_regular(now, LIST_EVERY)
         with_ids = [(uuid7(now), each) for each in found.values()]
         async with self._db.begin() as tx:
-            await store.put_listed(tx, grant_id, with_ids, next_list_at=next_regular(now, LIST_EVERY))
+            await store.put_listed(tx, grant_id, with_ids, asked_at=asked_at, next_list_at=next_list_at)
 
     async def _listed(self, key: GrantKey, upstream: Upstream) -> dict[str, RemoteCalendar]:
         found: dict[str, RemoteCalendar] = {}
         page = None
         for _ in range(_MOST_PAGES):
-            answer = await self._apis.ask(key, upstream, upstream.list_calendars(page))
+            try:
+                answer = await self._apis.ask(key, upstream, upstream.list_calendars(page))
+            except BaselineNeeded as error:  # of a list there is nothing to begin anew
+                raise SyncFailed(_unusable(upstream, "list_refused")) from error
             listed = upstream.read_calendars(answer)
             found |= {each.external_id: each for each in listed.items}
             page = listed.next_page
             if page is None:
                 return found
-        raise SyncFailed(
-            Trouble(ErrorType.PROVIDER_UNAVAILABLE, upstream.title, provider_code="pages_repeat")
-        )
+        raise SyncFailed(_unusable(upstream, "pages_repeat"))
 
     async def _note(self, grant_id: UUID, trouble: Trouble, failures: int) -> None:
         error = {"error_type": trouble.error_type, "provider_code": trouble.provider_code}
         next_at = next_after(trouble, failures, self._clock.now())
         async with self._db.begin() as tx:
             await store.note_list_failed(tx, grant_id, error=error, next_list_at=next_at)
+
+
+def _unusable(upstream: Upstream, code: str) -> Trouble:
+    return Trouble(ErrorType.PROVIDER_UNAVAILABLE, upstream.title, provider_code=code)

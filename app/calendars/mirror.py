@@ -9,6 +9,8 @@ it was, or none, and what was stored is stored once more.
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -33,6 +35,7 @@ log = logger(__name__)
 
 LEASE_TTL = timedelta(seconds=90)  # longer than a page takes with all its tries
 _MOST_PAGES = 5000
+_RELEASE_SECONDS = 1.0
 
 
 @dataclass
@@ -68,11 +71,13 @@ class Mirror:
 
         Raises DatabaseUnavailable, and then the lease ends by itself.
         """
-        outcome = CalendarOutcome(claimed.external_id, claimed.name, CalendarStatus.SUCCESS, Mode.INCREMENTAL)
         try:
-            return await self._synced(claimed, upstream, outcome, full=full)
+            return await self._synced(claimed, upstream, _begun(claimed), full=full)
+        except asyncio.CancelledError:  # this replica leaves; another one need not wait for the lease to end
+            await self._release(claimed)
+            raise
         except LeaseLost:
-            return replace(outcome, status=CalendarStatus.RUNNING)
+            return replace(_begun(claimed), status=CalendarStatus.RUNNING)
         except SyncFailed as error:
             return await self.give_up(claimed, error.trouble)
         except DatabaseUnavailable:
@@ -92,6 +97,11 @@ class Mirror:
             return replace(_begun(claimed), status=CalendarStatus.RUNNING)
         note_failed(trouble, claimed.key.provider, grant_id=claimed.grant_id)
         return replace(_begun(claimed), status=CalendarStatus.FAILED, trouble=trouble, next_at=next_at)
+
+    async def _release(self, claimed: Claimed) -> None:
+        with suppress(DatabaseUnavailable, TimeoutError):
+            async with asyncio.timeout(_RELEASE_SECONDS), self._db.begin() as tx:
+                await sync_store.release(tx, claimed)
 
     async def _synced(
         self, claimed: Claimed, upstream: Upstream, outcome: CalendarOutcome, *, full: bool

@@ -51,19 +51,24 @@ class CalendarSchedule:
     async def sync_due(self) -> None:
         """Syncs calendars while there are any whose turn it is; one that takes long keeps none of the others waiting."""
         running: set[asyncio.Task[None]] = set()
+        try:
+            await self._sync_all(running)
+        finally:  # none of them is left behind, whatever ended this
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _sync_all(self, running: set[asyncio.Task[None]]) -> None:
         taken = 0
         while not self._drain.begun:
             claimed = await self._claim(_AT_ONCE - len(running)) if len(running) < _AT_ONCE else []
             taken += len(claimed)
             for _, of_grant in groupby(sorted(claimed, key=_grant_id), key=_grant_id):
-                running.add(asyncio.create_task(self._sync(list(of_grant))))
+                running.add(asyncio.create_task(self._sync_of(list(of_grant))))
             if not running:
                 break
-            done, running = await asyncio.wait(
-                running, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in done:
-                task.result()
+            done, _ = await asyncio.wait(running, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            running -= done
         if taken:
             log.info("calendars.tick", calendars=taken)
 
@@ -85,8 +90,16 @@ class CalendarSchedule:
             owner = uuid7(self._clock.now())
             return await sync_store.claim_due(tx, owner=owner, ttl=LEASE_TTL, limit=limit)
 
+    async def _sync_of(self, claimed: list[Claimed]) -> None:
+        """Those of one grant, whose trouble is not the others'."""
+        try:
+            await self._sync(claimed)
+        except DatabaseUnavailable as error:
+            log.warning("calendars.sync_failed", grant_id=_grant_id(claimed[0]), detail=error.detail)
+        except Exception:
+            log.exception("calendars.sync_crashed", grant_id=_grant_id(claimed[0]))
+
     async def _sync(self, claimed: list[Claimed]) -> None:
-        """Those of one grant."""
         started_at, first = self._clock.now(), claimed[0]
         upstream = self._upstream(first.key.provider)
         if upstream is None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, DateTime, Uuid, any_, delete, func, select, update
+from sqlalchemy import ARRAY, DateTime, Uuid, any_, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.calendars.upstream import RemoteCalendar
@@ -84,21 +84,32 @@ async def schedule(tx: Tx, grant_id: UUID) -> None:
     query = upsert(accounts).values(grant_id=grant_id, scheduled=True, next_list_at=_clock)
     changes = {"scheduled": True, "next_list_at": func.coalesce(accounts.c.next_list_at, _clock)}
     await tx.execute(query.on_conflict_do_update(index_elements=["grant_id"], set_=changes))
-    await tx.execute(update(states).where(states.c.grant_id == grant_id).values(scheduled=True))
+    scheduled = {"scheduled": True, "next_attempt_at": func.coalesce(states.c.next_attempt_at, _clock)}
+    await tx.execute(update(states).where(states.c.grant_id == grant_id).values(scheduled))
 
 
 async def put_listed(
-    tx: Tx, grant_id: UUID, found: Sequence[tuple[UUID, RemoteCalendar]], *, next_list_at: datetime
+    tx: Tx,
+    grant_id: UUID,
+    found: Sequence[tuple[UUID, RemoteCalendar]],
+    *,
+    asked_at: datetime,
+    next_list_at: datetime,
 ) -> None:
     """The grant has these calendars and no others; an id is for those that are new. What is no longer in the list is marked,
-    its events go."""
+    its events go. Nothing happens where another list was asked for later, and is stored."""
     listed = (
         update(accounts)
-        .where(accounts.c.grant_id == grant_id)
-        .values(listed_at=_clock, next_list_at=next_list_at, failures=0, last_error=None)
+        .where(
+            accounts.c.grant_id == grant_id,
+            or_(accounts.c.listed_at.is_(None), accounts.c.listed_at <= asked_at),
+        )
+        .values(listed_at=asked_at, next_list_at=next_list_at, failures=0, last_error=None)
         .returning(accounts.c.scheduled)
     )
-    scheduled: bool = (await tx.execute(listed)).scalar_one()  # its lock: one list at a time
+    scheduled: bool | None = (await tx.execute(listed)).scalar()  # its lock: one list at a time
+    if scheduled is None:
+        return
     for calendar_id, each in found:
         await _put(tx, grant_id, calendar_id, each, scheduled=scheduled)
     await _mark_gone(tx, grant_id, [each.external_id for _, each in found])

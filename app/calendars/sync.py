@@ -25,6 +25,10 @@ from app.clock import Clock
 from app.db import Database
 from app.grants.grant import Grant
 from app.ids import uuid7
+from app.outages import DatabaseUnavailable
+from app.telemetry import logger
+
+log = logger(__name__)
 
 _PRIMARY = "primary"
 _AT_ONCE = 4  # calendars of one grant: Outlook serves no more of one mailbox
@@ -63,6 +67,12 @@ class CalendarSyncer:
             account = await self._listed(grant, upstream, wanted)
         except SyncFailed as error:
             outcome = concluded(run_id, [], title=upstream.title, trouble=error.trouble)
+        except DatabaseUnavailable:
+            raise
+        except Exception:  # whoever opens a page is told so
+            log.exception("calendars.crashed", grant_id=str(grant.id))
+            ours = Trouble(ErrorType.INTERNAL, upstream.title)
+            outcome = concluded(run_id, [], title=upstream.title, trouble=ours)
         else:
             calendars = await self._synced(account, upstream, wanted)
             outcome = concluded(run_id, calendars, title=upstream.title)

@@ -48,7 +48,7 @@ class UserCalendars:
         """
         async with self._db.begin() as tx:
             account = await store.account_of(tx, grant.id)
-            last = await run_store.latest(tx, grant.id)
+            last = await run_store.latest(tx, grant.id, trigger=SyncTrigger.AUTO)
             if account is not None and not account.scheduled:
                 await store.schedule(tx, grant.id)
         if account is not None and last is not None and self._is_recent(account, min_interval):
@@ -77,10 +77,11 @@ class UserCalendars:
         return upstream
 
     def _is_recent(self, account: Account, min_interval: timedelta) -> bool:
-        """Whether every calendar was synced well since then; none at all is worth another look."""
+        """Whether every calendar was synced well since then, and not badly after that; none at all is worth another look."""
         since = self._clock.now() - min_interval
         return bool(account.calendars) and all(
-            each.last_ok_at is not None and each.last_ok_at > since for each in account.calendars
+            each.last_error is None and each.last_ok_at is not None and each.last_ok_at > since
+            for each in account.calendars
         )
 
     def _still_running(self, grant: Grant) -> SyncOutcome:
