@@ -94,7 +94,9 @@ async def _version(url: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: about a minute")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer and shorter rounds: about a minute and a half"
+    )
     parser.add_argument("--keep", metavar="NAME", help="writes results/NAME.json, .md and .png")
     args = parser.parse_args()
 

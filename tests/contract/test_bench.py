@@ -18,7 +18,8 @@ import httpx
 import pytest
 
 from app.api.tokens import TokenAnswer
-from bench.accounting import cpu_seconds, family, resident_megabytes
+from bench.accounting import cpu_seconds, family, forget_peak, peak_megabytes, resident_megabytes
+from bench.calendars import FirstSyncs, Resident
 from bench.fetches import Compared
 from bench.flame import without_places
 from bench.footprint import Memory, Starts
@@ -50,6 +51,14 @@ other.start()
 spin()
 print("done", flush=True)
 other.join()
+"""
+
+
+_LARGE = """
+import sys
+len(b"x" * int(sys.argv[1]))
+print("done", flush=True)
+sys.stdin.read()
 """
 
 
@@ -157,7 +166,12 @@ def test_memory_is_compared_once_it_has_settled() -> None:
 def results() -> Results:
     one = Round(1.0, 2.0, 3.0, 4.0, 5.0)
     ratios = {name: Ratio(1.0, 0.5, 2.0) for name in LIMITS if " / " in name and "refresh" not in name}
-    del ratios["time for due grants / ideal"], ratios["goodput in overload / peak"]
+    for name in (
+        "time for due grants / ideal",
+        "goodput in overload / peak",
+        "first sync / reading and COPY",
+    ):
+        del ratios[name]
     cost = Cost(1.0, 2.0, 3.0, 4.0, 5.0)
     return Results(
         here("18.6"),
@@ -176,7 +190,32 @@ def results() -> Results:
             probe=None,
             busy=0.9,
         ),
+        calendars=first_syncs(140.0, 143.0),
     )
+
+
+def first_syncs(*peaks: float) -> FirstSyncs:
+    resident = [Resident(5000, 120.0, peak, 130.0) for peak in peaks]
+    ratio = Ratio(1.0, 0.5, 2.0)
+    return FirstSyncs(5000, 0.3, 0.2, {"read": 0.1, "copied": 0.1}, 0.2, 0.6, ratio, ratio, resident)
+
+
+def test_memory_of_syncs_is_compared_by_its_peaks() -> None:
+    assert first_syncs(140.0, 143.0).grown == 3.0
+    assert first_syncs(140.0).grown is None
+
+
+def test_the_peak_of_a_process_is_forgotten_when_that_is_asked_for() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _LARGE, "100000000"], stdout=subprocess.PIPE, stdin=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        process.stdout.readline()
+        assert peak_megabytes(process.pid) > resident_megabytes(process.pid) + 50
+        forget_peak(process.pid)
+        assert peak_megabytes(process.pid) < resident_megabytes(process.pid) + 50
+        process.stdin.close()
 
 
 def test_a_table_names_each_limit_and_neither_the_machine_nor_a_folder() -> None:
