@@ -30,13 +30,13 @@ def fields_of(answer: HttpAnswer, calendar: str) -> dict[str, Any]:
     """
     try:
         fields = json.loads(answer.body, parse_constant=_nothing, parse_float=_finite)
+        if any(each in answer.body for each in _ODD):
+            fields = _storable(fields)
     except (ValueError, RecursionError):
         fields = None
-    if not isinstance(fields, dict):
-        raise SyncFailed(Trouble(ErrorType.PROVIDER_UNAVAILABLE, calendar, provider_code="unusable_answer"))
-    if any(each in answer.body for each in _ODD):
-        return {_storable(name): _storable(member) for name, member in fields.items()}
-    return fields
+    if isinstance(fields, dict):
+        return fields
+    raise SyncFailed(Trouble(ErrorType.PROVIDER_UNAVAILABLE, calendar, provider_code="unusable_answer"))
 
 
 def text_of(fields: Mapping[str, Any], name: str) -> str | None:

@@ -78,8 +78,11 @@ class CalendarApis:
         while True:
             tries += 1
             answer = await self._called(key, upstream, request, repeatable=repeatable)
-            if answer.status < 400 or answer.status in also:
+            if 200 <= answer.status < 300 or answer.status in also:
                 return answer
+            if answer.status < 400:  # nothing is done where it would send us
+                code = f"http_{answer.status}"
+                raise SyncFailed(Trouble(ErrorType.PROVIDER_UNAVAILABLE, upstream.title, provider_code=code))
             if upstream.wants_baseline(answer):
                 raise BaselineNeeded
             trouble = upstream.trouble_in(answer)

@@ -65,7 +65,7 @@ class GoogleCalendar:
 
     def list_events(self, calendar_id: str, place: Place, window: Window | None) -> HttpRequest:
         query = {**_EVENTS, "syncToken": place.cursor, "pageToken": place.page}
-        return self._get(f"{events_path(calendar_id)}", query)
+        return self._get(events_path(calendar_id), query)
 
     def read_events(self, answer: HttpAnswer) -> Page:
         fields = fields_of(answer, self.title)
@@ -78,7 +78,7 @@ class GoogleCalendar:
                 continue
             try:
                 changes.append((item["id"], event_of(item, zone)))
-            except (KeyError, ValueError, TypeError, AttributeError):
+            except ValueError:
                 unreadable.append(item["id"])
         next_page, cursor = text_of(fields, "nextPageToken"), text_of(fields, "nextSyncToken")
         return page_of(changes, next_page=next_page, cursor=cursor, unreadable=unreadable)
@@ -92,7 +92,7 @@ class GoogleCalendar:
         return Trouble(_meaning(answer.status, set(reasons)), self.title, answer.retry_after(), code)
 
     def wants_baseline(self, answer: HttpAnswer) -> bool:
-        return answer.status == 410
+        return answer.status == 410 or (answer.status == 400 and "syncToken" in _locations(answer))
 
     def _get(self, path: str, query: Mapping[str, str | None]) -> HttpRequest:
         given = {name: value for name, value in query.items() if value is not None}
@@ -105,7 +105,14 @@ def events_path(calendar_id: str) -> str:
 
 
 def event_of(item: Mapping[str, Any], zone: str | None) -> Event:
-    """An event as Google has it; `zone`: its calendar's. Raises KeyError, ValueError or TypeError for what is none."""
+    """An event as Google has it; `zone`: its calendar's. Raises ValueError for what is none."""
+    try:
+        return _event(item, zone)
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError("it is no event") from error
+
+
+def _event(item: Mapping[str, Any], zone: str | None) -> Event:
     recurrence = _lines(item.get("recurrence"))
     master_id = text_of(item, "recurringEventId")
     start, end = item.get("start"), item.get("end")
@@ -153,6 +160,12 @@ def _reasons(answer: HttpAnswer) -> list[str]:
         return []
     found = [each.get("reason") for name in ("details", "errors") for each in _dicts(error.get(name))]
     return [code for each in (*found, error.get("status")) if (code := code_of(each)) is not None]
+
+
+def _locations(answer: HttpAnswer) -> list[object]:
+    """The parameters that it says are wrong."""
+    error = answer.json_object().get("error")
+    return [each.get("location") for each in _dicts(error.get("errors"))] if isinstance(error, dict) else []
 
 
 def _dicts(value: object) -> list[dict[str, Any]]:

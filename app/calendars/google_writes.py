@@ -56,7 +56,7 @@ class GoogleWrites:
     def event(self, answer: HttpAnswer, *, zone: str | None) -> Event:
         try:
             return event_of(fields_of(answer, TITLE), zone)
-        except (KeyError, ValueError, TypeError) as error:
+        except ValueError as error:
             trouble = Trouble(ErrorType.PROVIDER_UNAVAILABLE, TITLE, provider_code="unusable_answer")
             raise SyncFailed(trouble) from error
 

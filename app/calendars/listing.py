@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from app.calendars import store
@@ -28,20 +28,24 @@ class Lister:
         self._apis = apis
         self._clock = clock
 
-    async def refresh(self, grant_id: UUID, key: GrantKey, upstream: Upstream, *, failures: int = 0) -> None:
-        """Stores what the provider lists. Raises SyncFailed, which is noted, and DatabaseUnavailable."""
+    async def refresh(
+        self, grant_id: UUID, key: GrantKey, upstream: Upstream, *, lineage_id: UUID, failures: int = 0
+    ) -> None:
+        """Stores what the provider lists. Raises SyncFailed, which is noted and says when
+        next, and DatabaseUnavailable."""
         asked_at = self._clock.now()
         try:
             found = await self._listed(key, upstream)
         except SyncFailed as error:
-            await self._note(grant_id, error.trouble, failures + 1)
-            note_failed(error.trouble, key.provider, grant_id=grant_id)
+            error.next_at = await self.give_up(grant_id, key, error.trouble, failures=failures)
             raise
         now = self._clock.now()
         next_list_at = next_regular(now, LIST_EVERY)
         with_ids = [(uuid7(now), each) for each in found.values()]
         async with self._db.begin() as tx:
-            await store.put_listed(tx, grant_id, with_ids, asked_at=asked_at, next_list_at=next_list_at)
+            await store.put_listed(
+                tx, grant_id, with_ids, lineage_id=lineage_id, asked_at=asked_at, next_list_at=next_list_at
+            )
 
     async def _listed(self, key: GrantKey, upstream: Upstream) -> dict[str, RemoteCalendar]:
         found: dict[str, RemoteCalendar] = {}
@@ -58,11 +62,14 @@ class Lister:
                 return found
         raise SyncFailed(_unusable(upstream, "pages_repeat"))
 
-    async def _note(self, grant_id: UUID, trouble: Trouble, failures: int) -> None:
+    async def give_up(self, grant_id: UUID, key: GrantKey, trouble: Trouble, *, failures: int) -> datetime:
+        """The list is not read this time, for that reason; when it is next."""
+        note_failed(trouble, key.provider, grant_id=grant_id)
         error = {"error_type": trouble.error_type, "provider_code": trouble.provider_code}
-        next_at = next_after(trouble, failures, self._clock.now())
+        next_at = next_after(trouble, failures + 1, self._clock.now())
         async with self._db.begin() as tx:
             await store.note_list_failed(tx, grant_id, error=error, next_list_at=next_at)
+        return next_at
 
 
 def _unusable(upstream: Upstream, code: str) -> Trouble:

@@ -3,8 +3,8 @@
     changes    from the cursor on: page by page into the store; the last with the new cursor, in one transaction
     baseline   all of it, as a new generation beside what is there; what the last page leaves unseen goes with it
 
-Readers see the old until they see the new: nothing is missing meanwhile, and nothing is there twice. A crash leaves the cursor as
-it was, or none, and what was stored is stored once more.
+Readers see the old until they see the new: of what was there nothing is missing meanwhile, and nothing is there twice. (Of the very
+first baseline they see what has come so far.) A crash leaves the cursor as it was, or none, and what was stored is stored once more.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from app.calendars import event_store, sync_store
+from app.calendars import event_store, store, sync_store
 from app.calendars.asking import CalendarApis
 from app.calendars.claimed import FULL_EVERY, Claimed, window_around
 from app.calendars.failures import note_failed
@@ -33,7 +33,9 @@ from app.vault.vault import Vault
 
 log = logger(__name__)
 
-LEASE_TTL = timedelta(seconds=90)  # longer than a page takes with all its tries
+LEASE_TTL = timedelta(
+    seconds=90
+)  # longer than a page takes, unless everything goes wrong; then another one begins again
 _MOST_PAGES = 5000
 _RELEASE_SECONDS = 1.0
 
@@ -93,6 +95,8 @@ class Mirror:
         try:
             async with self._db.begin() as tx:
                 await sync_store.give_up(tx, claimed, error=error, next_attempt_at=next_at)
+                if trouble.error_type is ErrorType.CALENDAR_NOT_FOUND:
+                    await store.want_list(tx, claimed.grant_id)
         except LeaseLost:
             return replace(_begun(claimed), status=CalendarStatus.RUNNING)
         note_failed(trouble, claimed.key.provider, grant_id=claimed.grant_id)

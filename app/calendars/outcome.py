@@ -92,10 +92,10 @@ class CalendarOutcome:
 
 @dataclass(frozen=True, slots=True)
 class SyncOutcome:
-    """What became of a grant's calendars, as it is answered and kept. `error_type`: of what kept all of them, or some, from
+    """What became of a grant's calendars, as it is answered and kept. `run_id` None: it is not known yet. `error_type`: of what kept all of them, or some, from
     being synced. `calendars`: each one's `CalendarOutcome.fields`."""
 
-    run_id: UUID
+    run_id: UUID | None
     status: SyncStatus
     message: str
     error_type: ErrorType | None
@@ -110,13 +110,19 @@ class SyncOutcome:
 
 
 def concluded(
-    run_id: UUID, calendars: Sequence[CalendarOutcome], *, title: str, trouble: Trouble | None = None
+    run_id: UUID,
+    calendars: Sequence[CalendarOutcome],
+    *,
+    title: str,
+    trouble: Trouble | None = None,
+    next_at: datetime | None = None,
 ) -> SyncOutcome:
-    """What all of it comes to. `trouble`: of the grant itself, such as its list of calendars; `title`: what people call the
+    """What all of it comes to. `trouble`: of the grant itself, such as its list of calendars, which is
+    read again at `next_at`; `title`: what people call the
     provider's calendar."""
     failed = [each for each in calendars if each.trouble is not None]
     worst = trouble or next((each.trouble for each in failed), None)
-    next_at = min((each.next_at for each in calendars if each.next_at is not None), default=None)
+    next_at = min((each.next_at for each in calendars if each.next_at is not None), default=next_at)
     if worst is None:
         status, message = SyncStatus.SUCCESS, _good_news(title, calendars)
     elif len(failed) < len(calendars):

@@ -136,17 +136,24 @@ def _generated(
         lines = Lines(unread=list(series.recurrence))
         moments = {times.moment(times.first)}
     for moment in moments:
-        start = times.start(moment)
-        ending = moment.strftime("%Y%m%dT%H%M%SZ" if isinstance(moment, datetime) else "%Y%m%d")
-        yield Instance(
-            id=f"{series.external_id}_{ending}",  # as Google names them
-            event=series,
-            start=start,
-            end=times.end(moment),
-            series_id=series.external_id,
-            original_start=start.key,
-            unread=tuple(lines.unread),
-        )
+        try:
+            yield _at(series, moment, times, lines)
+        except (OverflowError, ValueError):  # at the end of all time
+            continue
+
+
+def _at(series: Event, moment: Value, times: Times, lines: Lines) -> Instance:
+    start = times.start(moment)
+    ending = moment.strftime("%Y%m%dT%H%M%SZ" if isinstance(moment, datetime) else "%Y%m%d")
+    return Instance(
+        id=f"{series.external_id}_{ending}",  # as Google names them
+        event=series,
+        start=start,
+        end=times.end(moment),
+        series_id=series.external_id,
+        original_start=start.key,
+        unread=tuple(lines.unread),
+    )
 
 
 def _moments(times: Times, lines: Lines, span: tuple[datetime, datetime], work: Work) -> set[Value]:

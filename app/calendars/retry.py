@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from datetime import datetime, timedelta
 
-from app.calendars.trouble import USERS_TO_MEND, ErrorType, Trouble
+from app.calendars.trouble import ErrorType, Trouble
 
 _JITTER = 0.1
-_USERS = timedelta(hours=6)
+_USERS = timedelta(hours=1)
 _GONE = timedelta(days=1)
 _OPERATORS = timedelta(hours=1)
 _BASE, _CAP = timedelta(minutes=1), timedelta(hours=1)
@@ -21,7 +21,7 @@ def next_regular(now: datetime, every: timedelta) -> datetime:
 
 def next_after(trouble: Trouble, failures: int, now: datetime) -> datetime:
     """After the `failures`-th failure in a row: later each time, and never before the provider wants to be asked."""
-    if trouble.error_type in USERS_TO_MEND:
+    if trouble.error_type is ErrorType.PERMISSION_MISSING:
         pause = _USERS
     elif trouble.error_type is ErrorType.CALENDAR_NOT_FOUND:
         pause = _GONE

@@ -28,7 +28,7 @@ log = logger(__name__)
 
 EVERY = timedelta(seconds=5)
 SWEEP_EVERY = timedelta(minutes=10)
-_AT_ONCE = 16  # calendars
+_AT_ONCE = 16  # calendars are taken at most, and grants are in work
 _LISTS_AT_ONCE = 8
 _LOOK_SECONDS = 2.0
 _RUNS_KEPT_FOR = timedelta(days=30)
@@ -80,10 +80,14 @@ class CalendarSchedule:
 
     async def sweep(self) -> None:
         """Deletes what was synced by grants that are revoked, and old runs."""
-        async with self._db.begin() as tx:
-            await store.erase_revoked(tx, limit=_SWEPT)
-        async with self._db.begin() as tx:
-            await run_store.sweep(tx, kept_for=_RUNS_KEPT_FOR, limit=_SWEPT)
+        swept = _SWEPT
+        while swept == _SWEPT and not self._drain.begun:
+            async with self._db.begin() as tx:
+                swept = await store.erase_revoked(tx, limit=_SWEPT)
+        swept = _SWEPT
+        while swept == _SWEPT and not self._drain.begun:
+            async with self._db.begin() as tx:
+                swept = await run_store.sweep(tx, kept_for=_RUNS_KEPT_FOR, limit=_SWEPT)
 
     async def _claim(self, limit: int) -> list[Claimed]:
         async with self._db.begin() as tx:
@@ -117,9 +121,13 @@ class CalendarSchedule:
     async def _list(self, due: DueList) -> None:
         upstream = self._upstream(due.key.provider)
         if upstream is None:
+            nowhere = Trouble(ErrorType.MISCONFIGURED, due.key.provider, provider_code="no_calendar_api")
+            await self._lister.give_up(due.grant_id, due.key, nowhere, failures=due.failures)
             return
         try:
-            await self._lister.refresh(due.grant_id, due.key, upstream, failures=due.failures)
+            await self._lister.refresh(
+                due.grant_id, due.key, upstream, lineage_id=due.lineage_id, failures=due.failures
+            )
         except SyncFailed:
             pass  # it is noted, and put off
         except DatabaseUnavailable as error:

@@ -8,7 +8,21 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, DateTime, Uuid, any_, delete, func, or_, select, update
+from sqlalchemy import (
+    ARRAY,
+    DateTime,
+    Text,
+    Uuid,
+    all_,
+    any_,
+    cast,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.calendars.upstream import RemoteCalendar
@@ -41,6 +55,7 @@ class Account:
 
     grant_id: UUID
     scheduled: bool
+    lineage_id: UUID | None
     next_list_at: datetime | None
     failures: int
     last_error: dict[str, Any] | None
@@ -52,6 +67,7 @@ async def account_of(tx: Tx, grant_id: UUID) -> Account | None:
     query = (
         select(
             accounts.c.scheduled,
+            accounts.c.lineage_id,
             accounts.c.next_list_at,
             accounts.c.failures,
             accounts.c.last_error,
@@ -69,9 +85,9 @@ async def account_of(tx: Tx, grant_id: UUID) -> Account | None:
     rows = (await tx.execute(query)).all()
     if not rows:
         return None
-    found = [Known(*row[4:]) for row in rows if row[4] is not None]
+    found = [Known(*row[5:]) for row in rows if row[5] is not None]
     first = rows[0]
-    return Account(grant_id, first.scheduled, first.next_list_at, first[2], first[3], found)
+    return Account(grant_id, first.scheduled, first.lineage_id, first.next_list_at, first[3], first[4], found)
 
 
 async def open_account(tx: Tx, grant_id: UUID) -> None:
@@ -93,6 +109,7 @@ async def put_listed(
     grant_id: UUID,
     found: Sequence[tuple[UUID, RemoteCalendar]],
     *,
+    lineage_id: UUID,
     asked_at: datetime,
     next_list_at: datetime,
 ) -> None:
@@ -104,7 +121,13 @@ async def put_listed(
             accounts.c.grant_id == grant_id,
             or_(accounts.c.listed_at.is_(None), accounts.c.listed_at <= asked_at),
         )
-        .values(listed_at=asked_at, next_list_at=next_list_at, failures=0, last_error=None)
+        .values(
+            listed_at=asked_at,
+            lineage_id=lineage_id,
+            next_list_at=next_list_at,
+            failures=0,
+            last_error=None,
+        )
         .returning(accounts.c.scheduled)
     )
     scheduled: bool | None = (await tx.execute(listed)).scalar()  # its lock: one list at a time
@@ -137,7 +160,7 @@ async def _mark_gone(tx: Tx, grant_id: UUID, listed: Iterable[str]) -> None:
         .where(
             calendars.c.grant_id == grant_id,
             calendars.c.deleted_at.is_(None),
-            calendars.c.external_id.not_in(list(listed)),
+            calendars.c.external_id != all_(cast(list(listed), ARRAY(Text))),
         )
         .values(deleted_at=_clock)
         .returning(calendars.c.id)
@@ -146,6 +169,12 @@ async def _mark_gone(tx: Tx, grant_id: UUID, listed: Iterable[str]) -> None:
     if ids:  # its state too: it may come back, and begins anew then
         await tx.execute(delete(states).where(states.c.id.in_(ids)))
         await tx.execute(delete(events).where(events.c.calendar_id.in_(ids)))
+
+
+async def want_list(tx: Tx, grant_id: UUID) -> None:
+    """The list of its calendars is read again at the next opportunity."""
+    soon = {"next_list_at": func.least(accounts.c.next_list_at, _clock)}
+    await tx.execute(update(accounts).where(accounts.c.grant_id == grant_id).values(soon))
 
 
 async def note_list_failed(tx: Tx, grant_id: UUID, *, error: dict[str, Any], next_list_at: datetime) -> None:
@@ -162,6 +191,7 @@ class DueList:
 
     grant_id: UUID
     key: GrantKey
+    lineage_id: UUID
     failures: int
 
 
@@ -185,18 +215,25 @@ async def take_due_lists(tx: Tx, *, rest: timedelta, limit: int) -> list[DueList
         .where(accounts.c.grant_id == any_(ids), grants.c.id == accounts.c.grant_id)
         .values(next_list_at=_clock + rest)
         .returning(
-            accounts.c.grant_id, grants.c.provider, grants.c.user_id, grants.c.account, accounts.c.failures
+            accounts.c.grant_id,
+            *(grants.c[name] for name in ("provider", "user_id", "account", "lineage_id")),
+            accounts.c.failures,
         )
     )
-    return [DueList(row[0], GrantKey(*row[1:4]), row[4]) for row in await tx.execute(taken)]
+    return [DueList(row[0], GrantKey(*row[1:4]), row[4], row[5]) for row in await tx.execute(taken)]
 
 
 async def erase_revoked(tx: Tx, *, limit: int) -> int:
     """Deletes accounts of grants that are revoked, with all that was synced by them; how many."""
+    being_synced = exists().where(
+        calendars.c.grant_id == accounts.c.grant_id,
+        states.c.id == calendars.c.id,
+        states.c.lease_until > _clock,
+    )
     gone = (
         select(accounts.c.grant_id)
         .join(grants, grants.c.id == accounts.c.grant_id)
-        .where(grants.c.status == "revoked")
+        .where(grants.c.status == "revoked", ~being_synced)
         .limit(limit)
         .with_for_update(of=accounts, skip_locked=True)
     )

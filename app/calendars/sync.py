@@ -66,7 +66,9 @@ class CalendarSyncer:
         try:
             account = await self._listed(grant, upstream, wanted)
         except SyncFailed as error:
-            outcome = concluded(run_id, [], title=upstream.title, trouble=error.trouble)
+            outcome = concluded(
+                run_id, [], title=upstream.title, trouble=error.trouble, next_at=error.next_at
+            )
         except DatabaseUnavailable:
             raise
         except Exception:  # whoever opens a page is told so
@@ -88,12 +90,19 @@ class CalendarSyncer:
                 await store.open_account(tx, grant.id)
             if wanted.scheduled and (account is None or not account.scheduled):
                 await store.schedule(tx, grant.id)
-        if account is not None and not self._is_list_due(account, wanted):
+        is_due = (
+            account is None or account.lineage_id != grant.lineage_id or self._is_list_due(account, wanted)
+        )
+        if account is not None and not is_due:
             return account
         if account is not None and self._is_left_alone(account.last_error, account.next_list_at):
-            raise SyncFailed(Trouble(ErrorType.RATE_LIMITED, upstream.title))
+            busy = SyncFailed(Trouble(ErrorType.RATE_LIMITED, upstream.title))
+            busy.next_at = account.next_list_at
+            raise busy
         failures = 0 if account is None else account.failures
-        await self._lister.refresh(grant.id, grant.key, upstream, failures=failures)
+        await self._lister.refresh(
+            grant.id, grant.key, upstream, lineage_id=grant.lineage_id, failures=failures
+        )
         async with self._db.begin() as tx:
             listed = await store.account_of(tx, grant.id)
         assert listed is not None

@@ -52,7 +52,9 @@ class Trouble:
 
 
 class SyncFailed(Exception):
-    """A calendar, or a grant's list of them, cannot be synced now."""
+    """A calendar, or a grant's list of them, cannot be synced now. `next_at`: when it is tried again, where that is known."""
+
+    next_at: datetime | None = None
 
     def __init__(self, trouble: Trouble) -> None:
         super().__init__(f"{trouble.error_type}: {trouble.provider_code}")

@@ -15,12 +15,11 @@ from app.calendars.upstream import Upstream
 from app.clock import Clock
 from app.db import Database
 from app.grants.grant import Grant
-from app.ids import uuid7
 from app.telemetry import logger
 
 log = logger(__name__)
 
-_PATIENCE = timedelta(seconds=20)  # of who opens a page
+_PATIENCE = timedelta(seconds=10)  # of who opens a page
 
 
 class UserCalendars:
@@ -51,7 +50,7 @@ class UserCalendars:
             last = await run_store.latest(tx, grant.id, trigger=SyncTrigger.AUTO)
             if account is not None and not account.scheduled:
                 await store.schedule(tx, grant.id)
-        if account is not None and last is not None and self._is_recent(account, min_interval):
+        if account is not None and last is not None and self._is_recent(account, grant, min_interval):
             return replace(last, next_at=_next_at(account))
         task = self._begun(grant, Wanted(SyncTrigger.AUTO, scheduled=True))
         done, _ = await asyncio.wait({task}, timeout=_PATIENCE.total_seconds())
@@ -76,19 +75,24 @@ class UserCalendars:
         assert upstream is not None  # grants of other providers are not chosen
         return upstream
 
-    def _is_recent(self, account: Account, min_interval: timedelta) -> bool:
+    def _is_recent(self, account: Account, grant: Grant, min_interval: timedelta) -> bool:
         """Whether every calendar was synced well since then, and not badly after that; none at all is worth another look."""
         since = self._clock.now() - min_interval
-        return bool(account.calendars) and all(
-            each.last_error is None and each.last_ok_at is not None and each.last_ok_at > since
-            for each in account.calendars
+        is_of_grant = account.lineage_id == grant.lineage_id  # else it was connected anew, perhaps elsewhere
+        return (
+            is_of_grant
+            and bool(account.calendars)
+            and all(
+                each.last_error is None and each.last_ok_at is not None and each.last_ok_at > since
+                for each in account.calendars
+            )
         )
 
     def _still_running(self, grant: Grant) -> SyncOutcome:
         title = self._upstream(grant).title
         return SyncOutcome(
-            uuid7(self._clock.now()),
-            SyncStatus.SUCCESS,
+            None,
+            SyncStatus.PARTIAL,
             f"Your {title} is being synced at this moment.",
             error_type=None,
             calendars=[],

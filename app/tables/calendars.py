@@ -26,7 +26,8 @@ calendar_accounts = Table(  # a grant whose calendars are synced
     metadata,
     Column("grant_id", UUID, ForeignKey("grants.id"), primary_key=True),
     Column("scheduled", Boolean, nullable=False, server_default=text("false")),  # also when nobody asks
-    time_column("listed_at"),  # when the list of its calendars was last read
+    time_column("listed_at"),  # when the list of its calendars was last asked for
+    Column("lineage_id", UUID),  # of the grant, then
     time_column("next_list_at"),
     Column("failures", Integer, nullable=False, server_default="0"),  # of reading that list, in a row
     Column("last_error", JSONB(none_as_null=True)),

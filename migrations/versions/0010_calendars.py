@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("grant_id", sa.UUID(), nullable=False),
         sa.Column("scheduled", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("listed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("lineage_id", sa.UUID(), nullable=True),
         sa.Column("next_list_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("last_error", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),

@@ -101,7 +101,7 @@ class Mirrored:
         async with services.db.begin() as tx:
             await open_account(tx, grant_id)
         lister = Lister(services.db, _apis(broker, asked), services.clock)
-        await lister.refresh(grant_id, GrantKey(provider, user), upstream)
+        await lister.refresh(grant_id, GrantKey(provider, user), upstream, lineage_id=grant_id)
         async with services.db.begin() as tx:
             account = await account_of(tx, grant_id)
         assert account is not None

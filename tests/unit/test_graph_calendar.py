@@ -317,7 +317,6 @@ UNREADABLE: list[Mapping[str, Any]] = [
     {"start": {"dateTime": 7, "timeZone": "UTC"}},
     {"start": {"dateTime": "2026-03-02T09:00:00", "timeZone": "tzone://Microsoft/Custom"}},
     {"start": {"dateTime": "0001-01-01T00:00:00", "timeZone": "Tokyo Standard Time"}},
-    {"start": {"dateTime": "0001-01-01T00:00:00", "timeZone": "UTC"}, "isAllDay": True},
     {"start": {"dateTime": "9999-12-31T23:59:59-14:00", "timeZone": "UTC"}},
 ]
 
