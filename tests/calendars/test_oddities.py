@@ -253,12 +253,12 @@ async def test_a_replica_that_leaves_gives_its_calendars_back(
     upstreams.google.add_calendar(PRIMARY)
     await connect(broker, sandbox)
     await auto(broker)
-    asked = asyncio.Event()
+    asked, left = asyncio.Event(), asyncio.Event()
 
     async def hang(_method: str, path: str) -> None:
         if "/events" in path:
             asked.set()
-            await asyncio.sleep(60)
+            await left.wait()
 
     upstreams.meanwhile = hang
     async with broker.services.db.begin() as tx:
@@ -269,6 +269,7 @@ async def test_a_replica_that_leaves_gives_its_calendars_back(
     await asyncio.wait_for(tick, timeout=10)
     async with broker.services.db.begin() as tx:
         assert await tx.scalar(select(states.c.lease_owner)) is None
+    left.set()
 
 
 async def test_another_account_of_the_user_takes_the_place_of_the_first(
