@@ -258,7 +258,7 @@ def _several(grants: Sequence[Grant], place: str) -> ValidationFailed:
 
 def _answered(services: Services, target: Target, written: Written, response: Response) -> EventAnswer:
     key = target.grant.key
-    api = services.clients.get(key.provider).provider.calendar_api
+    api = services.clients.get(key.provider).calendar_api
     assert api is not None
     event = shown(written.event, api)
     if event.etag is not None and _ETAG.fullmatch(event.etag):

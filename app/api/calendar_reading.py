@@ -173,7 +173,7 @@ def _occurrence(
     services: Services, found: Occurrence, calendar: StoredCalendar, grants: dict[UUID, Grant]
 ) -> OccurrenceAnswer:
     key = grants[calendar.grant_id].key
-    api = services.clients.get(key.provider).provider.calendar_api
+    api = services.clients.get(key.provider).calendar_api
     assert api is not None  # grants of other providers are not chosen
     event = event_answer(shown(found.as_event(), api), calendar_id=calendar.external_id, key=key)
     return OccurrenceAnswer(**event.model_dump(), partly_read=bool(found.instance.unread))

@@ -57,8 +57,8 @@ class CalendarApis:
         """How events are written there, at a provider that has a calendar API. Raises UnknownProvider."""
         client = self._clients.get(provider)
         base_url = client.provider.api.base_url
-        assert client.provider.calendar_api is not None and base_url is not None
-        return _WRITES[client.provider.calendar_api](client.provider.resolve(base_url, client.variables))
+        assert client.calendar_api is not None and base_url is not None
+        return _WRITES[client.calendar_api](client.provider.resolve(base_url, client.variables))
 
     async def ask(
         self,
@@ -105,9 +105,9 @@ class CalendarApis:
 
 def upstream_of(client: OAuthClient) -> Upstream | None:
     base_url = client.provider.api.base_url
-    if client.provider.calendar_api is None or base_url is None:
+    if client.calendar_api is None or base_url is None:
         return None
-    return _KINDS[client.provider.calendar_api](client.provider.resolve(base_url, client.variables))
+    return _KINDS[client.calendar_api](client.provider.resolve(base_url, client.variables))
 
 
 def _trouble_of(error: BrokerError, calendar: str) -> Trouble:

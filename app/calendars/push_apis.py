@@ -18,7 +18,7 @@ _KINDS: Mapping[CalendarApi, Callable[[str], PushApi]] = {
 
 def push_api_of(client: OAuthClient) -> PushApi | None:
     """None where the provider has no calendar API that we know."""
-    kind, base_url = client.provider.calendar_api, client.provider.api.base_url
+    kind, base_url = client.calendar_api, client.provider.api.base_url
     if kind is None or base_url is None:
         return None
     return _KINDS[kind](client.provider.resolve(base_url, client.variables))

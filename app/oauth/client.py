@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from app.breaker import BreakerKey
 from app.errors import ProviderRejectedClient, Sent, UnknownProvider, ValidationFailed
-from app.oauth.provider import Provider
+from app.oauth.parts import CalendarApi
+from app.oauth.provider import CALENDARS, Provider
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class OAuthClient:
     def title(self) -> str:
         """What people call the provider."""
         return self.provider.display_name or self.provider.name
+
+    @property
+    def calendar_api(self) -> CalendarApi | None:
+        """Whose calendar API its provider has; None: it has none that we know."""
+        return self.provider.calendar_api or CALENDARS.get(self.name)
 
     @cached_property
     def token_breaker(self) -> BreakerKey:

@@ -56,7 +56,8 @@ DEFAULTS: Mapping[Meaning, Collection[str]] = MappingProxyType(
     {"dead": DEFAULT_DEAD, "retry": DEFAULT_RETRY, "client": DEFAULT_CLIENT}
 )
 
-_CALENDARS: Mapping[str, CalendarApi] = {"google": "google", "microsoft": "microsoft"}
+# What is called so is meant so, unless it says otherwise.
+CALENDARS: Mapping[str, CalendarApi] = {"google": "google", "microsoft": "microsoft"}
 
 URL_FIELDS = (
     *("issuer", "authorization_url", "token_url", "refresh_url"),
@@ -170,7 +171,7 @@ class Provider(Group):
     @property
     def calendar_api(self) -> CalendarApi | None:
         """Whose calendar API it has; None: it has none that we know."""
-        return self.api.calendars or _CALENDARS.get(self.name)
+        return self.api.calendars or CALENDARS.get(self.name)
 
     @property
     def is_connectable(self) -> bool:

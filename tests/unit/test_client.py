@@ -73,6 +73,13 @@ def test_the_breaker_is_named_after_the_host_that_is_really_asked() -> None:
     assert client.token_breaker.host.startswith("1234567-sb1.")
 
 
+def test_calendars_are_those_of_the_entry_or_else_of_the_name() -> None:
+    plain = CATALOGUE["slack"]
+    assert OAuthClient("google", plain).calendar_api == "google"
+    assert OAuthClient("acme", CATALOGUE["microsoft"]).calendar_api == "microsoft"
+    assert OAuthClient("acme", plain).calendar_api is None
+
+
 def test_a_secret_is_not_in_the_representation() -> None:
     assert "secret-value" not in repr(registered("google", client_secret="secret-value"))
 
