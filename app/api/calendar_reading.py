@@ -23,6 +23,7 @@ from app.calendars.outcome import SyncStatus, SyncTrigger
 from app.calendars.shown import shown
 from app.calendars.stored import Run, StoredCalendar
 from app.calendars.trouble import ErrorType
+from app.calendars.writes import PRIMARY
 from app.errors import NotFound, ValidationFailed
 from app.grants.grant import Grant
 
@@ -140,7 +141,7 @@ async def list_calendar_runs(
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> Page[CalendarRunAnswer]:
-    """What syncs of the last 30 days came to, the latest first."""
+    """What syncs of the last 30 days came to, the latest first. Those by the clock that changed nothing are not kept."""
     grants = await calendar_grants(services, consumer, user_id, provider, account)
     by_id = {grant.id: grant for grant in grants}
     before = read_cursor(cursor)
@@ -149,7 +150,7 @@ async def list_calendar_runs(
 
 
 def _is_meant(calendar: StoredCalendar, calendar_id: str | None) -> bool:
-    return calendar_id in {None, calendar.external_id} or (calendar.is_primary and calendar_id == "primary")
+    return calendar_id in {None, calendar.external_id} or (calendar.is_primary and calendar_id == PRIMARY)
 
 
 def _calendar(calendar: StoredCalendar, grant: Grant) -> CalendarAnswer:

@@ -72,6 +72,11 @@ def instant(text: str) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+def stamp(moment: datetime) -> str:
+    """As both APIs take it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def _nothing(_constant: str) -> None:
     return None
 

@@ -14,7 +14,7 @@ import random
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
@@ -151,10 +151,6 @@ def next_try_at(failures: int, retry_after: int | None, now: datetime) -> dateti
 def asked_again_at(now: datetime) -> datetime:
     """When a provider that refused is asked once more."""
     return now + timedelta(days=1) * random.uniform(1, 1.1)
-
-
-def stamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def is_refusal(trouble: Trouble) -> bool:

@@ -14,12 +14,10 @@ from datetime import UTC, datetime
 
 from app.calendars.answers import fields_of, text_of
 from app.calendars.channel import LIFE, Channel, Heard, Notice, Opened, life_of
-from app.calendars.google import events_path
+from app.calendars.google import PATH, TITLE, events_path
 from app.calendars.trouble import ErrorType, SyncFailed, Trouble
 from app.oauth.wire import HttpAnswer, HttpRequest
 
-_PATH = "/calendar/v3"
-_TITLE = "Google Calendar"
 _STATES = {"sync": Notice.BEGUN, "exists": Notice.CHANGED, "not_exists": Notice.CHANGED}
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _JSON = {"Content-Type": "application/json"}
@@ -33,7 +31,7 @@ class GoogleChannels:
 
     def __init__(self, base_url: str) -> None:
         """`base_url`: where the API's host begins, without its `/calendar/v3`."""
-        self._base_url = base_url.rstrip("/").removesuffix(_PATH) + _PATH
+        self._base_url = base_url.rstrip("/").removesuffix(PATH) + PATH
 
     def open(self, channel: Channel, *, address: str, secret: str, until: datetime) -> HttpRequest:
         wish = {
@@ -46,13 +44,11 @@ class GoogleChannels:
         return self._post(f"{events_path(channel.external_id)}/watch", wish)
 
     def read_opened(self, answer: HttpAnswer, *, now: datetime) -> Opened:
-        fields = fields_of(answer, _TITLE)
+        fields = fields_of(answer, TITLE)
         channel_id, resource_id = text_of(fields, "id"), text_of(fields, "resourceId")
         expires_at = life_of(_moment(fields.get("expiration"), now), now)
         if channel_id is None or resource_id is None or expires_at is None:
-            raise SyncFailed(
-                Trouble(ErrorType.PROVIDER_UNAVAILABLE, _TITLE, provider_code="unusable_channel")
-            )
+            raise SyncFailed(Trouble(ErrorType.PROVIDER_UNAVAILABLE, TITLE, provider_code="unusable_channel"))
         return Opened(channel_id, resource_id, expires_at)
 
     def renew(self, channel: Channel, *, until: datetime) -> HttpRequest | None:

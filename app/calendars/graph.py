@@ -15,11 +15,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
-from app.calendars.answers import fields_of, is_id, items_of, text_of
+from app.calendars.answers import fields_of, is_id, items_of, stamp, text_of
 from app.calendars.event import Event
 from app.calendars.graph_event import read_event
 from app.calendars.trouble import ErrorType, SyncFailed, Trouble
@@ -60,7 +59,7 @@ class GraphCalendar:
         url = place.page or place.cursor
         if url is None:
             assert window is not None
-            span = {"startDateTime": _stamp(window.since), "endDateTime": _stamp(window.until)}
+            span = {"startDateTime": stamp(window.since), "endDateTime": stamp(window.until)}
             calendar = f"{self._base_url}/me/calendars/{quote(calendar_id, safe='')}"
             url = f"{calendar}/calendarView/delta?{urlencode(span)}"
         return self._get(url, _EVENTS_A_PAGE)
@@ -159,10 +158,6 @@ def _remote_calendar(fields: Mapping[str, Any]) -> RemoteCalendar:
         is_primary=fields.get("isDefaultCalendar") is True,
         etag=text_of(fields, "changeKey"),
     )
-
-
-def _stamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _unusable(code: str) -> SyncFailed:

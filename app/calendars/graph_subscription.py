@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from app.calendars.answers import fields_of, instant, text_of
-from app.calendars.channel import MOST_ITEMS, Channel, Heard, Notice, Opened, life_of, stamp
+from app.calendars.answers import fields_of, instant, stamp, text_of
+from app.calendars.channel import MOST_ITEMS, Channel, Heard, Notice, Opened, life_of
 from app.calendars.graph import TITLE
 from app.calendars.trouble import ErrorType, SyncFailed, Trouble
 from app.oauth.wire import HttpAnswer, HttpRequest

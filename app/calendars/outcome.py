@@ -68,6 +68,12 @@ class CalendarOutcome:
     next_at: datetime | None = None
     rebuilt: bool = False
 
+    @property
+    def changed_nothing(self) -> bool:
+        """Whether it went well, and there was nothing to do."""
+        went_well = self.status is CalendarStatus.SUCCESS and self.mode is Mode.INCREMENTAL
+        return went_well and self.counts == Counts()
+
     def fields(self) -> dict[str, Any]:
         """As it is answered and kept."""
         error = None

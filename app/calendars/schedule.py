@@ -104,6 +104,7 @@ class CalendarSchedule:
             log.exception("calendars.sync_crashed", grant_id=_grant_id(claimed[0]))
 
     async def _sync(self, claimed: list[Claimed]) -> None:
+        """A run is kept where there is something to tell."""
         started_at, first = self._clock.now(), claimed[0]
         upstream = self._upstream(first.key.provider)
         if upstream is None:
@@ -111,6 +112,8 @@ class CalendarSchedule:
             outcomes = [await self._mirror.give_up(each, nowhere) for each in claimed]
         else:
             outcomes = list((await synced_together(self._mirror, claimed, upstream)).values())
+        if all(each.changed_nothing for each in outcomes):
+            return
         title = first.key.provider if upstream is None else upstream.title
         outcome = concluded(uuid7(started_at), outcomes, title=title)
         async with self._db.begin() as tx:

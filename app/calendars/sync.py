@@ -21,6 +21,7 @@ from app.calendars.outcome import CalendarOutcome, CalendarStatus, Mode, SyncOut
 from app.calendars.store import Account, Known
 from app.calendars.trouble import OF_THE_GRANT, ErrorType, SyncFailed, Trouble
 from app.calendars.upstream import Upstream
+from app.calendars.writes import PRIMARY
 from app.clock import Clock
 from app.db import Database
 from app.grants.grant import Grant
@@ -30,7 +31,6 @@ from app.telemetry import logger
 
 log = logger(__name__)
 
-_PRIMARY = "primary"
 _AT_ONCE = 4  # calendars of one grant: Outlook serves no more of one mailbox
 
 
@@ -155,14 +155,14 @@ async def synced_together(
 
 
 def _is_wanted(calendar: Known, wanted: Collection[str]) -> bool:
-    return not wanted or calendar.external_id in wanted or (calendar.is_primary and _PRIMARY in wanted)
+    return not wanted or calendar.external_id in wanted or (calendar.is_primary and PRIMARY in wanted)
 
 
 def _lacking(account: Account, wanted: Collection[str]) -> list[str]:
     """Of the calendars that are wanted those that are not in the list."""
     known = {each.external_id for each in account.calendars}
     if any(each.is_primary for each in account.calendars):
-        known.add(_PRIMARY)
+        known.add(PRIMARY)
     return [each for each in wanted if each not in known]
 
 
