@@ -21,8 +21,8 @@ from app.calendars.refusal import refusal
 from app.calendars.sync import Wanted
 from app.calendars.trouble import USERS_TO_MEND, ErrorType
 from app.consumers.consumer import Consumer, Scope
-from app.errors import ValidationFailed
-from app.grants.grant import Grant, GrantKey, not_found
+from app.errors import GrantNotFound, ValidationFailed
+from app.grants.grant import Grant
 from app.telemetry import note
 
 router = APIRouter(tags=["Calendar"])
@@ -106,7 +106,7 @@ async def sync_calendars(body: SyncBody, services: Use, consumer: CalendarUser) 
     could be synced the problem says why, and holds this body as `sync`."""
     grants = await calendar_grants(services, consumer, body.user_id, body.provider, body.account)
     if not grants:
-        raise not_found(GrantKey(body.provider or "", body.user_id, body.account or ""))
+        raise no_calendars(body.user_id, body.provider)
     if body.calendar_ids and len(grants) > 1:
         raise ValidationFailed(
             "calendar_ids are of one account, but the user has several.",
@@ -165,6 +165,13 @@ async def calendar_grants(
     return [
         grant for grant in grants if grant.key.provider in providers and account in {None, grant.key.account}
     ]
+
+
+def no_calendars(user_id: str, provider: str | None) -> GrantNotFound:
+    """The one error where nothing is connected, and where the consumer may not see it."""
+    return GrantNotFound(
+        "No calendar of this user is connected. Connect one first.", provider=provider, user_id=user_id
+    )
 
 
 def _answer(services: Services, grants: Sequence[Grant], outcomes: Sequence[SyncOutcome]) -> SyncAnswer:

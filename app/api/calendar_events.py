@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import BaseModel, BeforeValidator, Field
 
-from app.api.calendar import CalendarUser, calendar_grants
+from app.api.calendar import CalendarUser, calendar_grants, no_calendars
 from app.api.deps import Body, Moment, OpaqueName, ProviderId, percent_decode
 from app.api.problems import responses
 from app.api.services import Services, Use
@@ -21,7 +21,7 @@ from app.calendars.writes import PRIMARY
 from app.calendars.writing import Target, Written
 from app.consumers.consumer import Consumer
 from app.errors import ValidationFailed
-from app.grants.grant import Grant, GrantKey, not_found
+from app.grants.grant import Grant, GrantKey
 from app.telemetry import note
 
 router = APIRouter(tags=["Calendar"])
@@ -238,7 +238,7 @@ async def _target(services: Services, consumer: Consumer, whose: _Fields | _Whos
     """The one account that is meant. Raises GrantNotFound, UnknownProvider and ValidationFailed."""
     grants = await calendar_grants(services, consumer, whose.user_id, whose.provider, whose.account)
     if not grants:
-        raise not_found(GrantKey(whose.provider or "", whose.user_id, whose.account or ""))
+        raise no_calendars(whose.user_id, whose.provider)
     if len(grants) > 1:
         raise _several(grants, place)
     note(provider=grants[0].key.provider, grant_id=str(grants[0].id))

@@ -49,6 +49,7 @@ FULL: dict[str, Any] = {
         "base_url": "https://api.acme.example/v1",
         "headers": {},
         "rate": {"per_second": 10.0, "burst": 20},
+        "calendars": "google",
     },
     "errors": {"dead": ["bad_refresh_token"], "retry": ["internal_failure"], "client": ["deleted_client"]},
     "error_on_200": True,
