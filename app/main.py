@@ -26,6 +26,7 @@ from app.configured import admin_key, data_key_policy, key_provider, new_databas
 from app.data_keys.keeper import unlocked
 from app.db import Database
 from app.drain import Drain
+from app.ground import Ground, new_breakers, new_replica
 from app.listener import Listener
 from app.oauth.client import OAuthClients
 from app.oauth.door import Door
@@ -35,7 +36,7 @@ from app.outages import DatabaseUnavailable
 from app.settings import Settings
 from app.telemetry import BUILD, configure_logging, logger
 from app.vault.key_provider import KeyProvider
-from app.wiring import Ground, build, new_breakers, new_replica
+from app.wiring import build
 
 __all__ = [
     "Settings",

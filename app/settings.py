@@ -1,6 +1,6 @@
 """The settings: `BROKER_*` variables, read once, and refused with a sentence each where they cannot work.
 
-Only `app.main` and `app.wiring` import this module; everything else is given the narrow thing it needs.
+Only `app.main`, `app.ground` and `app.wiring` import this module; everything else is given the narrow thing it needs.
 """
 
 from __future__ import annotations

@@ -1,19 +1,14 @@
-"""What the service is made of: values out of the settings, and everything wired together once. Nothing is started.
+"""What the service is made of: everything wired together once. Nothing is started.
 
 build(ground) -> Services
 """
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
-from dataclasses import dataclass
 from datetime import timedelta
 
 from app import settings
 from app.api.services import Services
-from app.apis.caller import ApiCaller
 from app.audit import disclosures as noted
 from app.audit import pruning, sealing
 from app.audit.anchor import Anchor
@@ -22,33 +17,16 @@ from app.audit.pruning import Pruner
 from app.audit.reading import AuditReader
 from app.audit.sealing import Sealer
 from app.audit.strict import StrictDisclosures
-from app.breaker import Breakers
 from app.breakers.sharing import BreakerSharing
 from app.breakers.switch import BreakerSwitch
-from app.calendars import push, schedule
-from app.calendars.asking import CalendarApis
-from app.calendars.channel import webhooks_of
-from app.calendars.hearing import Hearing
-from app.calendars.listing import Lister
-from app.calendars.mirror import Mirror
-from app.calendars.push import Pusher
-from app.calendars.reading import CalendarReader
-from app.calendars.schedule import CalendarSchedule
-from app.calendars.sync import CalendarSyncer
-from app.calendars.user import UserCalendars
-from app.calendars.writing import EventWriter
 from app.clients.registrar import Registrar
-from app.clock import DatabaseClock
 from app.connect.connect import Connector
 from app.connect.tickets import Tickets
 from app.consumers.authenticate import Authenticator
 from app.consumers.callers import Proxies
 from app.consumers.keys import KeyRegistry
 from app.consumers.limits import RateLimiter
-from app.data_keys.keeper import DataKeys
 from app.data_keys.rewrap import Rewrapper
-from app.db import Database
-from app.drain import Drain
 from app.grants import pace
 from app.grants.answer import Answers
 from app.grants.candidates import Candidates
@@ -73,52 +51,14 @@ from app.grants.slots import Slots
 from app.grants.uses import grant_uses
 from app.grants.validate import Validator
 from app.grants.waiting import Waiting
+from app.ground import Ground
 from app.jobs import Job, Timetable
-from app.listener import Listener
-from app.oauth.client import OAuthClients
-from app.oauth.door import Door
-from app.oauth.endpoints import TokenEndpoints
 from app.outbound.addresses import parse_network
-from app.resilience import Backoff
-from app.settings import Settings
-from app.vault.vault import Vault
+from app.wiring_calendars import wired_calendars
 
 _TEND = timedelta(seconds=20)  # a third of the notice that a new data key is given
 _REWRAP = timedelta(seconds=15)
 _REWRAP_SPAN = timedelta(seconds=1)
-
-
-@dataclass(frozen=True)
-class Ground:
-    """What everything else stands on; `app.main` lays it, and takes it away."""
-
-    read: Settings
-    db: Database
-    vault: Vault
-    data_keys: DataKeys
-    listener: Listener
-    endpoints: TokenEndpoints
-    api_door: Door
-    breakers: Breakers
-    clients: OAuthClients
-    clock: DatabaseClock
-    drain: Drain
-    replica: str
-
-
-def new_replica() -> str:
-    """A name that no other replica has or had."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-
-
-def new_breakers(read: Settings, clock: DatabaseClock) -> Breakers:
-    """A registry without a breaker yet."""
-    return Breakers(
-        clock.monotonic,
-        failures=read.breaker_failures,
-        cooldown_seconds=read.breaker_cooldown_seconds,
-        cooldown_max_seconds=read.breaker_cooldown_max_seconds,
-    )
 
 
 def build(on: Ground) -> Services:
@@ -138,7 +78,7 @@ def build(on: Ground) -> Services:
     slots = Slots()
     protocol = RefreshProtocol(
         vault, on.endpoints, on.clients, on.breakers, claims, ledger, candidates, safekeeping, slots, revoker,
-        on.drain, clock, backoff=_backoff(read),
+        on.drain, clock, backoff=on.backoff,
     )  # fmt: skip
     refresher = Refresher(db, known, Answers(vault, clock), protocol, waiting, on.drain, Queue(), clock)
     due = DueRefresher(
@@ -154,7 +94,7 @@ def build(on: Ground) -> Services:
     sharing = BreakerSharing(db, on.breakers, listener, clock, replica=on.replica)
     interval = timedelta(seconds=read.refresh_interval_seconds)
     disclosures, sealer = _disclosures(on), Sealer(db, vault, Anchor(read.audit_anchor), clock)
-    calendars = _calendars(on, refresher)
+    calendars = wired_calendars(on, refresher)
     validator = Validator(db, vault, on.endpoints, on.clients, clock)
     jobs = [
         Job("set_clock", lambda: db.set_clock(clock), timedelta(minutes=1)),
@@ -191,9 +131,9 @@ def build(on: Ground) -> Services:
         connector=connector,
         calendars=calendars.of_users,
         calendar_apis=calendars.apis,
-        calendar_reader=CalendarReader(on.db),
-        event_writer=EventWriter(db, calendars.apis, clock),
-        hearing=Hearing(db, on.clients),
+        calendar_reader=calendars.reader,
+        event_writer=calendars.writer,
+        hearing=calendars.hearing,
         tickets=tickets,
         clients=on.clients,
         registrar=Registrar(db, vault, on.clients, listener, clock),
@@ -214,38 +154,6 @@ def build(on: Ground) -> Services:
         replica=on.replica,
         started_at=clock.now(),
     )
-
-
-@dataclass(frozen=True)
-class _Calendars:
-    """What the rest needs of them."""
-
-    apis: CalendarApis
-    of_users: UserCalendars
-    jobs: list[Job]
-
-
-def _calendars(on: Ground, refresher: Refresher) -> _Calendars:
-    backoff = _backoff(on.read)
-    caller = ApiCaller(refresher, on.clients, on.breakers, on.api_door, on.clock, backoff=backoff)
-    apis = CalendarApis(caller, on.clients, on.clock, backoff=backoff)
-    mirror = Mirror(on.db, on.vault, apis, on.clock, every=timedelta(seconds=on.read.calendar_sync_seconds))
-    lister = Lister(on.db, apis, on.clock)
-    scheduled = CalendarSchedule(on.db, apis, lister, mirror, on.drain, on.clock)
-    syncer = CalendarSyncer(on.db, apis, lister, mirror, on.clock)
-    webhooks = webhooks_of(on.read.base_url, allow_loopback=on.read.allow_loopback_upstreams)
-    pusher = Pusher(on.db, apis, on.clients, on.drain, on.clock, webhooks=webhooks)
-    jobs = [
-        Job("sync_calendars", scheduled.sync_due, schedule.EVERY),
-        Job("list_calendars", scheduled.list_due, schedule.EVERY),
-        Job("sweep_calendars", scheduled.sweep, schedule.SWEEP_EVERY),
-        Job("tend_channels", pusher.tend, push.EVERY),
-    ]
-    return _Calendars(apis, UserCalendars(on.db, apis, syncer, on.clock), jobs)
-
-
-def _backoff(read: Settings) -> Backoff:
-    return Backoff(read.retry_attempts, read.retry_base_seconds, read.retry_cap_seconds)
 
 
 def _rewrap(on: Ground) -> Job:
