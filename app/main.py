@@ -116,43 +116,10 @@ async def running(
 ) -> AsyncIterator[Services]:
     """The services, from migration to drain. Raises ConfigurationError where keys and database do not fit."""
     async with AsyncExitStack() as stack:
-        db = new_database(read)
-        stack.push_async_callback(db.close)
-        if read.migrate:
-            await db.migrate()
-        await db.set_clock(clock)
-        vault, data_keys = await unlocked(db, keys, clock, policy=data_key_policy(read))
-        assert read.database_url is not None
-        listener = Listener(read.database_url, clock, direct_url=read.listen_database_url)
-        breakers = new_breakers(read, clock)
-        endpoints = TokenEndpoints(
-            read.reachable, timeout_seconds=read.upstream_timeout_seconds, breakers=breakers
-        )
-        stack.push_async_callback(endpoints.close)
-        api_door = Door(
-            read.reachable,
-            timeout_seconds=read.upstream_timeout_seconds,
-            max_answer_bytes=MAX_API_ANSWER_BYTES,
-        )
-        stack.push_async_callback(api_door.close)
-        drain = Drain(clock, within=timedelta(seconds=read.drain_seconds))
-        ground = Ground(
-            read,
-            db,
-            vault,
-            data_keys,
-            listener,
-            endpoints,
-            api_door,
-            breakers,
-            clients,
-            clock,
-            drain,
-            replica=new_replica(),
-        )
+        ground = await _laid(stack, read, clients, keys, clock)
         services = build(ground)
         await services.registrar.load()
-        await _warn_of_too_many_rights(read, db)
+        await _warn_of_too_many_rights(read, ground.db)
         _warn_of_short_lives(clients, interval_seconds=read.refresh_interval_seconds)
         await services.sharing.load()
         stack.push_async_callback(services.authenticator.close)
@@ -162,9 +129,10 @@ async def running(
         stack.push_async_callback(services.counting.close)
         if (key := admin_key(read)) is not None:
             await services.keys.install_admin_key(key)
-        listener.start()
-        stack.push_async_callback(listener.stop)
-        for watch in (services.registrar.watch(), services.sharing.watch(), data_keys.follow(listener)):
+        ground.listener.start()
+        stack.push_async_callback(ground.listener.stop)
+        followed = ground.data_keys.follow(ground.listener)
+        for watch in (services.registrar.watch(), services.sharing.watch(), followed):
             stack.push_async_callback(_cancelled, asyncio.create_task(watch))
         await services.safekeeping.open()
         stack.push_async_callback(services.safekeeping.close)
@@ -173,6 +141,35 @@ async def running(
         stack.push_async_callback(_drain, services)
         log.info("started", version=__version__, replica=services.replica)
         yield services
+
+
+async def _laid(
+    stack: AsyncExitStack, read: Settings, clients: OAuthClients, keys: KeyProvider, clock: DatabaseClock
+) -> Ground:
+    """What everything stands on, migrated and unlocked; `stack` takes it away."""
+    db = new_database(read)
+    stack.push_async_callback(db.close)
+    if read.migrate:
+        await db.migrate()
+    await db.set_clock(clock)
+    vault, data_keys = await unlocked(db, keys, clock, policy=data_key_policy(read))
+    assert read.database_url is not None
+    listener = Listener(read.database_url, clock, direct_url=read.listen_database_url)
+    breakers = new_breakers(read, clock)
+    endpoints = TokenEndpoints(
+        read.reachable, timeout_seconds=read.upstream_timeout_seconds, breakers=breakers
+    )
+    stack.push_async_callback(endpoints.close)
+    api_door = Door(
+        read.reachable,
+        timeout_seconds=read.upstream_timeout_seconds,
+        max_answer_bytes=MAX_API_ANSWER_BYTES,
+    )
+    stack.push_async_callback(api_door.close)
+    return Ground(
+        read, db, vault, data_keys, listener, endpoints, api_door, breakers, clients, clock,
+        Drain(clock, within=timedelta(seconds=read.drain_seconds)), replica=new_replica(),
+    )  # fmt: skip
 
 
 async def _drain(services: Services) -> None:
