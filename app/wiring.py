@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from app import settings
 from app.api.services import Services
+from app.apis.caller import ApiCaller
 from app.audit import disclosures as noted
 from app.audit import pruning, sealing
 from app.audit.anchor import Anchor
@@ -55,6 +56,8 @@ from app.ground import Ground
 from app.jobs import Job, Timetable
 from app.outbound.addresses import parse_network
 from app.wiring_calendars import wired_calendars
+from app.wiring_deliveries import wired_deliveries
+from app.wiring_gateway import wired_gateway
 
 _TEND = timedelta(seconds=20)  # a third of the notice that a new data key is given
 _REWRAP = timedelta(seconds=15)
@@ -94,7 +97,9 @@ def build(on: Ground) -> Services:
     sharing = BreakerSharing(db, on.breakers, listener, clock, replica=on.replica)
     interval = timedelta(seconds=read.refresh_interval_seconds)
     disclosures, sealer = _disclosures(on), Sealer(db, vault, Anchor(read.audit_anchor), clock)
-    calendars = wired_calendars(on, refresher)
+    caller = ApiCaller(refresher, on.clients, on.breakers, on.api_door, on.clock, backoff=on.backoff)
+    calendars, gateway = wired_calendars(on, caller), wired_gateway(on, caller)
+    deliveries = wired_deliveries(on, gateway)
     validator = Validator(db, vault, on.endpoints, on.clients, clock)
     jobs = [
         Job("set_clock", lambda: db.set_clock(clock), timedelta(minutes=1)),
@@ -108,6 +113,7 @@ def build(on: Ground) -> Services:
         Job("tend_data_keys", on.data_keys.tend, _TEND),
         _rewrap(on),
         *calendars.jobs,
+        *deliveries.jobs,
         *_trail(on, disclosures, sealer),
         *_checkup(on, validator, refresher, incidents, known),
     ]
@@ -134,6 +140,7 @@ def build(on: Ground) -> Services:
         calendar_reader=calendars.reader,
         event_writer=calendars.writer,
         hearing=calendars.hearing,
+        gateway=gateway,
         tickets=tickets,
         clients=on.clients,
         registrar=Registrar(db, vault, on.clients, listener, clock),

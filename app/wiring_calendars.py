@@ -18,7 +18,6 @@ from app.calendars.schedule import CalendarSchedule
 from app.calendars.sync import CalendarSyncer
 from app.calendars.user import UserCalendars
 from app.calendars.writing import EventWriter
-from app.grants.refresh import Refresher
 from app.ground import Ground
 from app.jobs import Job
 
@@ -35,9 +34,8 @@ class Calendars:
     jobs: list[Job]
 
 
-def wired_calendars(on: Ground, refresher: Refresher) -> Calendars:
+def wired_calendars(on: Ground, caller: ApiCaller) -> Calendars:
     """Nothing is started."""
-    caller = ApiCaller(refresher, on.clients, on.breakers, on.api_door, on.clock, backoff=on.backoff)
     apis = CalendarApis(caller, on.clients, on.clock, backoff=on.backoff)
     mirror = Mirror(on.db, on.vault, apis, on.clock, every=timedelta(seconds=on.read.calendar_sync_seconds))
     lister = Lister(on.db, apis, on.clock)

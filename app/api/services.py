@@ -31,6 +31,7 @@ from app.consumers.limits import RateLimiter
 from app.data_keys.keeper import DataKeys
 from app.db import Database
 from app.drain import Drain
+from app.gateway.gateway import Gateway
 from app.grants.claims import Claims
 from app.grants.counting import Counting
 from app.grants.due import DueRefresher
@@ -74,6 +75,7 @@ class Services:
     calendar_reader: CalendarReader
     event_writer: EventWriter
     hearing: Hearing
+    gateway: Gateway
     tickets: Tickets
     clients: OAuthClients
     registrar: Registrar

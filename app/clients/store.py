@@ -26,6 +26,7 @@ class Stored:
     sealed_client_secret: bytes | None = field(repr=False)
     scopes: tuple[str, ...]
     settings: Mapping[str, str]
+    resources: Mapping[str, int]
     generation: int
     created_at: datetime
     updated_at: datetime

@@ -29,6 +29,13 @@ from app.tables.calendars import (
     push_channels,
     sync_runs,
 )
+from app.tables.deliveries import (
+    api_rates,
+    deliveries,
+    delivery_attempts,
+    delivery_batches,
+    idempotency_keys,
+)
 from app.tables.grants import (
     grant_candidates,
     grants,
@@ -40,6 +47,7 @@ from app.tables.grants import (
 
 __all__ = [
     "api_keys",
+    "api_rates",
     "audit_beginning",
     "audit_chain",
     "audit_events",
@@ -54,8 +62,12 @@ __all__ = [
     "calendars",
     "consumers",
     "data_keys",
+    "deliveries",
+    "delivery_attempts",
+    "delivery_batches",
     "grant_candidates",
     "grants",
+    "idempotency_keys",
     "metadata",
     "oauth_clients",
     "provider_incidents",

@@ -50,6 +50,9 @@ oauth_clients = Table(
     Column("sealed_client_secret", LargeBinary),
     Column("scopes", ARRAY(Text)),
     Column("settings", JSONB, nullable=False, server_default=empty_object),
+    Column(
+        "resources", JSONB, nullable=False, server_default=empty_object
+    ),  # path -> seconds its answers keep
     Column("generation", BigInteger, nullable=False, server_default="1"),
     time_column("created_at", required=True),
     time_column("updated_at", required=True),

@@ -1,0 +1,133 @@
+"""Calls to providers' APIs that are kept until they arrive or a person decides, and how often APIs may be asked."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, UUID
+
+from app.tables.base import metadata, time_column
+
+delivery_batches = Table(
+    "delivery_batches",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("consumer_id", UUID, nullable=False),  # no foreign key: it may go, and what it asked for stays
+    Column("consumer", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("total", Integer, nullable=False),  # records
+    Column("records_per_request", Integer, nullable=False),
+    Column("concurrency", Integer, nullable=False),  # of its deliveries, being sent at once by all replicas
+    Column("wrap", Text),  # the name of the field around the records
+    time_column("created_at", required=True),
+    time_column("cancelled_at"),
+    CheckConstraint("total > 0 AND records_per_request > 0 AND concurrency > 0", name="sizes"),
+    Index("delivery_batches_consumer_idx", "consumer_id", "id"),
+    Index("delivery_batches_created_idx", "created_at"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", UUID, primary_key=True),  # the Idempotency-Key that is sent upstream
+    Column("consumer_id", UUID, nullable=False),
+    Column("consumer", Text, nullable=False),
+    Column("batch_id", UUID, ForeignKey("delivery_batches.id", ondelete="CASCADE")),
+    Column("parent_id", UUID),  # the rejected one that this is a half of
+    Column("first_record", Integer),  # its place in the batch, from 0
+    Column("records", Integer, nullable=False, server_default="1"),
+    Column("provider", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("path", Text, nullable=False),  # below the API's base, with the query
+    Column("sealed_request", LargeBinary, nullable=False),  # headers and body
+    Column("retry_on", ARRAY(Integer)),  # statuses that are tried again, whatever they mean elsewhere
+    Column("status", Text, nullable=False, server_default="queued"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("max_attempts", Integer, nullable=False),
+    Column("unknowns", Integer, nullable=False, server_default="0"),  # attempts whose outcome is not known
+    Column("category", Text),  # of the last attempt, where it failed
+    Column("code", Text),
+    Column("last_status", Integer),
+    Column("sealed_response", LargeBinary),  # the last answer, cut to what may be kept
+    time_column("next_attempt_at"),  # null: not due by itself; of a batch: it waits for its turn
+    Column("claim_id", UUID),  # of who sends it now
+    Column("replica", Text),
+    time_column("sending_since"),
+    time_column("created_at", required=True),
+    time_column("updated_at", required=True),
+    time_column("ended_at"),
+    CheckConstraint(
+        "status IN ('queued', 'sending', 'delivered', 'retrying', 'dead', 'cancelled')", name="status"
+    ),
+    CheckConstraint("next_attempt_at IS NULL OR status IN ('queued', 'retrying')", name="due_is_pending"),
+    CheckConstraint(
+        "(status = 'sending') = (claim_id IS NOT NULL) AND (claim_id IS NULL) = (sending_since IS NULL)",
+        name="claim_is_whole",
+    ),
+    CheckConstraint("(status IN ('delivered', 'dead', 'cancelled')) = (ended_at IS NOT NULL)", name="ended"),
+    Index(
+        "deliveries_due_idx", "next_attempt_at", "id", postgresql_where=text("next_attempt_at IS NOT NULL")
+    ),
+    Index("deliveries_sending_idx", "sending_since", postgresql_where=text("status = 'sending'")),
+    Index("deliveries_batch_idx", "batch_id", "status", "id", postgresql_include=["records"]),
+    Index("deliveries_consumer_idx", "consumer_id", "id"),
+    Index("deliveries_status_idx", "consumer_id", "status", "id"),
+    Index("deliveries_ended_idx", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
+    postgresql_with={"fillfactor": "70"},
+)
+
+delivery_attempts = Table(
+    "delivery_attempts",
+    metadata,
+    Column("id", UUID, primary_key=True),  # the claim's
+    Column("delivery_id", UUID, ForeignKey("deliveries.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    time_column("at", required=True),
+    Column("milliseconds", Integer),
+    Column("status", Integer),  # the provider's; null: nothing came back
+    Column("category", Text),  # null: it arrived
+    Column("code", Text),
+    Column("replica", Text, nullable=False),
+    UniqueConstraint("delivery_id", "number"),
+    Index("delivery_attempts_at_idx", "at"),
+)
+
+idempotency_keys = Table(  # what consumers' own keys have led to
+    "idempotency_keys",
+    metadata,
+    Column("consumer_id", UUID, primary_key=True),
+    Column("key_sha256", LargeBinary, primary_key=True),
+    Column("parameters_sha256", LargeBinary, nullable=False),  # of the request that came with it
+    Column("resource_id", UUID, nullable=False),
+    time_column("created_at", required=True),
+    Index("idempotency_keys_created_idx", "created_at"),
+)
+
+api_rates = Table(  # what is left of what a provider's API may be asked
+    "api_rates",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("grant_id", UUID, primary_key=True),  # nil: of all grants together
+    Column("per_seconds", Integer, primary_key=True),
+    Column("tokens", DOUBLE_PRECISION, nullable=False),
+    Column("refilled_at", DateTime(timezone=True), nullable=False),
+    time_column("held_until"),  # the provider said so
+    postgresql_with={"fillfactor": "50"},
+)
