@@ -109,6 +109,9 @@ class Settings(BaseSettings):
     validate_every_seconds: int = Field(default=0, ge=0, le=30 * 86400)  # 0: never
     validate_per_minute: int = Field(default=60, ge=1, le=600)
     calendar_sync_seconds: int = Field(default=900, ge=60, le=86400)
+    delivery_concurrency: int = Field(default=16, ge=1, le=256)
+    delivery_stuck_seconds: Seconds = 300
+    delivery_kept_days: int = Field(default=30, ge=1, le=3650)
     audit_disclosures: Literal["aggregate", "strict"] = "aggregate"
     audit_retention_days: int = Field(default=0, ge=0, le=36500)  # 0: for ever
     breaker_failures: int = Field(default=3, ge=1, le=1000)

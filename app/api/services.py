@@ -30,6 +30,7 @@ from app.consumers.keys import KeyRegistry
 from app.consumers.limits import RateLimiter
 from app.data_keys.keeper import DataKeys
 from app.db import Database
+from app.deliveries.sending import Sender
 from app.drain import Drain
 from app.gateway.gateway import Gateway
 from app.grants.claims import Claims
@@ -76,6 +77,7 @@ class Services:
     event_writer: EventWriter
     hearing: Hearing
     gateway: Gateway
+    sender: Sender
     tickets: Tickets
     clients: OAuthClients
     registrar: Registrar
