@@ -85,7 +85,7 @@ async def _ended(tx: Tx, claimed: Claimed, planned: Ending) -> Step:
     if claimed.batch_id is not None:
         is_cancelled = await claim_store.lock_batch(tx, claimed.batch_id, ended=1)
     step = _WHEN_CANCELLED.get(planned.step, planned.step) if is_cancelled else planned.step
-    if claimed.unknowns and step is not Step.DELIVERED:
+    if claimed.attempts and step is not Step.DELIVERED:  # an earlier one may have arrived, late
         await store.lock(tx, claimed.id)
         step = Step.DELIVERED if await store.has_arrived(tx, claimed.id) else step
     await _written(tx, claimed, replace(planned, step=step))
