@@ -177,8 +177,9 @@ async def _drain(services: Services) -> None:
     services.drain.begin()
     still_running = await services.refresher.land()
     await services.due.land()
-    if still_running:
-        log.error("drain.incomplete", refreshes=still_running)
+    still_sending = await services.sender.land()
+    if still_running or still_sending:
+        log.error("drain.incomplete", refreshes=still_running, deliveries=still_sending)
     services.timetable.stop()
     with suppress(DatabaseUnavailable, TimeoutError):  # nothing else depends on them
         async with asyncio.timeout(_LAST_FLUSH_SECONDS):
