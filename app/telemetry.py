@@ -107,6 +107,14 @@ PUSH_NOTIFICATIONS = Counter(
     "What came by them, believed or refused.",
     ["provider", "outcome"],
 )
+API_WAIT_SECONDS = Counter(
+    "broker_api_wait_seconds", "Seconds that calls waited for their turn at a provider's API.", ["provider"]
+)
+API_REFUSALS = Counter(
+    "broker_api_rate_refusals",
+    "Calls that were not made, since their turn at a provider's API would have come too late.",
+    ["provider"],
+)
 BUILD = Gauge("broker_build_info", "1, with the version that runs.", ["version"])
 
 SECURITY_EVENTS = Counter("broker_security_events", "What a security team watches, by event.", ["event"])
