@@ -9,6 +9,7 @@ from uuid import UUID
 
 from fastapi import Depends, Request
 
+from app.apis.pacing import Pacer
 from app.audit.disclosures import Disclosures
 from app.audit.reading import AuditReader
 from app.audit.sealing import Sealer
@@ -76,6 +77,7 @@ class Services:
     event_writer: EventWriter
     hearing: Hearing
     gateway: Gateway
+    pacer: Pacer
     tickets: Tickets
     clients: OAuthClients
     registrar: Registrar

@@ -1,30 +1,75 @@
 """Calls a provider's API with a grant's access token.
 
-fresh token -> breaker -> request, again where that may be -> 401? one refresh by generation -> request
+fresh token -> breaker -> place -> request, again where that may be -> 401? one refresh by generation -> request
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
+from uuid import UUID
 
+from app.apis.manners import Manners, is_failure
+from app.bounded import Bounded
 from app.breaker import BreakerKey, Breakers
 from app.clock import Clock
-from app.errors import Category, ProviderUnavailable, Sent, UpstreamError
-from app.grants.grant import GrantKey
-from app.grants.refresh import Refresher
+from app.errors import BrokerError, ProviderUnavailable, RefreshTimeout, Sent, UpstreamError
+from app.grants.grant import GrantKey, LeanGrant
+from app.grants.refresh import DEFAULT_WAIT, Refresher
 from app.grants.token import Need, Token
 from app.oauth.client import OAuthClient, OAuthClients
 from app.oauth.door import Door
-from app.oauth.wire import HttpAnswer, HttpRequest
+from app.oauth.exchange import Exchange, Upload
+from app.oauth.wire import HttpAnswer, HttpRequest, StreamRequest
 from app.resilience import Backoff
 
 MAX_API_ANSWER_BYTES = 16 * 1024 * 1024  # a page of a list, read whole
-_REPEATED = {Category.NETWORK, Category.TRANSIENT}
+_PATIENCE_SECONDS = 30.0  # of who does not say how long it can wait, with limits
+_REFUSED_SECONDS = 60.0
+_REFUSED_MOST = 10_000
+
+R = TypeVar("R", bound=HttpRequest | StreamRequest)
+A = TypeVar("A", bound=HttpAnswer | Exchange)
+
+
+class Pacing(Protocol):
+    """Keeps to what a provider's API, or one of its grants, may be asked."""
+
+    async def admit(self, client: OAuthClient, grant_id: UUID, *, within: float) -> None:
+        """Returns when one more request may be sent, which is then taken to be. Raises a BrokerError where that would take
+        longer than `within` seconds."""
+        ...
+
+    def held(self, client: OAuthClient, grant_id: UUID, seconds: float) -> None:
+        """The provider wants no more requests for so long."""
+        ...
+
+
+class Unpaced:
+    """No limit."""
+
+    async def admit(self, client: OAuthClient, grant_id: UUID, *, within: float) -> None:
+        return
+
+    def held(self, client: OAuthClient, grant_id: UUID, seconds: float) -> None:
+        return
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An answer of which the head is there; whoever has it closes it. `attempts`: requests that were sent for it."""
+
+    exchange: Exchange = field(repr=False)
+    attempts: int
+    grant: LeanGrant
 
 
 class ApiCaller:
-    """Answers what the provider said, whatever the status below 500. The token stays in here."""
+    """Answers what the provider said. The token stays in here."""
 
     def __init__(
         self,
@@ -35,50 +80,203 @@ class ApiCaller:
         clock: Clock,
         *,
         backoff: Backoff,
+        pacing: Pacing | None = None,
+        max_bytes: int = MAX_API_ANSWER_BYTES,
     ) -> None:
+        """`max_bytes`: of an answer that is read as it comes."""
         self._refresher = refresher
         self._clients = clients
         self._breakers = breakers
         self._door = door
         self._clock = clock
         self._backoff = backoff
+        self._pacing = pacing or Unpaced()
+        self._max_bytes = max_bytes
+        self._refused: Bounded[UUID, tuple[int, float]] = Bounded(_REFUSED_MOST)
+
+    @property
+    def attempts(self) -> int:
+        """Tries of a call that does not say how many."""
+        return self._backoff.attempts
 
     async def call(self, key: GrantKey, request: HttpRequest, *, repeatable: bool = True) -> HttpAnswer:
-        """The answer. One of 401 has been asked for again with a newer token; it stands where that was refused as well.
+        """The answer, whole. One of 401 has been asked for again with a newer token; it stands where that was refused as
+        well.
 
         `repeatable`: whether the request may take effect twice; any other is repeated only where it was never sent.
         Raises what `Refresher.fresh` raises, and ProviderUnavailable for 5xx and where nothing came back.
         """
+        manners = Manners(self._backoff.attempts, repeatable=repeatable)
+        return await self._answer(key, _Conversation(request, manners, self._send, _keep, self._clock))
+
+    async def open(self, key: GrantKey, request: StreamRequest, manners: Manners) -> Opened:
+        """The answer whatever its status, as soon as its head is there: the last one, where none was any better.
+
+        Raises what `Refresher.fresh` raises, UpstreamError where nothing came back or it cannot be passed on, and what
+        made the source of an upload break off.
+        """
+        talk = _Conversation(request, manners, self._open, Exchange.close, self._clock)
+        try:
+            exchange = await self._answer(key, talk)
+        except _Failed:
+            assert talk.failed is not None
+            exchange = talk.failed
+        assert talk.grant is not None
+        return Opened(exchange, talk.attempts, talk.grant)
+
+    async def _answer(self, key: GrantKey, talk: _Conversation[R, A]) -> A:
         client = self._clients.get(key.provider)
-        token = await self._refresher.fresh(key, Need())
-        answer = await self._asked(client, request, token, repeatable=repeatable)
-        if answer.status != 401:
+        token = await self._refresher.fresh(key, Need(), wait=talk.wait)
+        answer = await self._asked(client, talk, token)
+        if answer.status != 401 or not talk.manners.renews or self._is_refused_at_birth(token):
             return answer
-        token = await self._refresher.force(key, generation=token.grant.generation)
-        return await self._asked(client, request, token, repeatable=repeatable)
+        if talk.is_spent:  # the caller can send it again, and finds a token that works
+            await self._renewed_for_the_next(key, talk, token, answer)
+            return answer
+        talk.drop(answer)
+        token = await self._refresher.force(key, generation=token.grant.generation, wait=talk.wait)
+        answer = await self._asked(client, talk, token)
+        if answer.status == 401:
+            refused = (token.grant.generation, self._clock.monotonic())
+            self._refused.put(token.grant.id, refused)
+        return answer
 
-    async def _asked(
-        self, client: OAuthClient, request: HttpRequest, token: Token, *, repeatable: bool
-    ) -> HttpAnswer:
+    async def _renewed_for_the_next(
+        self, key: GrantKey, talk: _Conversation[R, A], token: Token, answer: A
+    ) -> None:
+        try:
+            with suppress(BrokerError):
+                await self._refresher.force(key, generation=token.grant.generation, wait=talk.wait)
+        except BaseException:
+            talk.drop(answer)
+            raise
+
+    def _is_refused_at_birth(self, token: Token) -> bool:
+        """Whether the token was refused as soon as it was made: then another one helps nobody for a while."""
+        generation, at = self._refused.get(token.grant.id, (0, 0.0))
+        return generation == token.grant.generation and self._clock.monotonic() < at + _REFUSED_SECONDS
+
+    async def _asked(self, client: OAuthClient, talk: _Conversation[R, A], token: Token) -> A:
         """One operation of the breaker, however many tries it takes."""
-        request = replace(request, headers=_headers(client, request, token))
-        with self._breakers.operation(_breaker(client, request)) as is_probe:
-            tries = 0
-            while True:
-                tries += 1
-                try:
-                    return await self._tried(client, request)
-                except UpstreamError as error:
-                    delay = self._backoff.delay(tries, retry_after=error.retry_after)
-                    if is_probe or delay is None or not _may_repeat(error, repeatable):
-                        raise
-                await self._clock.sleep(delay)
+        talk.grant, talk.request = token.grant, _authorized(client, talk.request, token)
+        try:
+            with self._breakers.operation(_breaker(client, talk.request.url)) as is_probe:
+                return await self._tried(client, talk, is_probe)
+        except _OutOfTime as error:
+            raise error.error from error
+        except UpstreamError as error:
+            grant = token.grant
+            error.about(provider=client.name, user_id=grant.key.user_id, grant_id=grant.id)
+            raise
 
-    async def _tried(self, client: OAuthClient, request: HttpRequest) -> HttpAnswer:
-        answer = await self._door.send(client, request)
-        if answer.status < 500:
-            return answer
-        raise ProviderUnavailable(
+    async def _tried(self, client: OAuthClient, talk: _Conversation[R, A], is_probe: bool) -> A:
+        """Raises _Failed with the last answer, where the provider failed."""
+        assert talk.grant is not None
+        while True:
+            left = talk.left()
+            await self._pacing.admit(
+                client, talk.grant.id, within=_PATIENCE_SECONDS if left is None else left
+            )
+            heard = await self._heard(client, talk)
+            if (
+                not isinstance(heard, UpstreamError)
+                and heard.status == 429
+                and (seconds := heard.retry_after())
+            ):
+                self._pacing.held(client, talk.grant.id, seconds)
+            delay = None if is_probe or talk.is_spent else talk.pause(self._backoff, heard)
+            if delay is None:
+                if isinstance(heard, UpstreamError):
+                    raise heard
+                if is_failure(heard.status):
+                    talk.failed = heard
+                    raise _Failed(client, heard)
+                return heard
+            if not isinstance(heard, UpstreamError):
+                talk.drop(heard)
+            await self._clock.sleep(delay)
+
+    async def _heard(self, client: OAuthClient, talk: _Conversation[R, A]) -> A | UpstreamError:
+        """What came of one try. Raises _OutOfTime where it was the caller's time that did not suffice."""
+        left, most = talk.left(), self._door.timeout_seconds
+        seconds = most if left is None else min(most, left)
+        talk.attempts += 1
+        talk.tries += 1
+        try:
+            return await talk.ask(client, talk.request, seconds)
+        except ProviderUnavailable as error:
+            if error.provider_code == "timeout" and seconds < most:
+                raise _OutOfTime(error) from error
+            return error
+
+    async def _send(self, client: OAuthClient, request: HttpRequest, _seconds: float) -> HttpAnswer:
+        return await self._door.send(client, request)
+
+    async def _open(self, client: OAuthClient, request: StreamRequest, seconds: float) -> Exchange:
+        return await self._door.open(client, request, seconds=seconds, max_bytes=self._max_bytes)
+
+
+class _Conversation(Generic[R, A]):
+    """One call under way, and what has been done for it."""
+
+    def __init__(
+        self,
+        request: R,
+        manners: Manners,
+        ask: Callable[[OAuthClient, R, float], Awaitable[A]],
+        drop: Callable[[A], None],
+        clock: Clock,
+    ) -> None:
+        self.request = request
+        self.manners = manners
+        self.ask = ask
+        self.drop = drop
+        self.grant: LeanGrant | None = None
+        self.failed: A | None = None
+        self.attempts = self.tries = 0
+        self._clock = clock
+        self._until = None if manners.within is None else clock.monotonic() + manners.within
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether its body has begun to leave, and there is only one of it."""
+        return isinstance(self.request.body, Upload) and self.request.body.begun
+
+    def left(self) -> float | None:
+        """Seconds until the caller's time is over. Raises RefreshTimeout where it is."""
+        if self._until is None:
+            return None
+        left = self._until - self._clock.monotonic()
+        if left > 0:
+            return left
+        raise RefreshTimeout("This takes longer than you wanted to wait. Try again shortly.", retry_after=1)
+
+    @property
+    def wait(self) -> timedelta:
+        """For a token."""
+        left = self.left()
+        return DEFAULT_WAIT if left is None else timedelta(seconds=left)
+
+    def pause(self, backoff: Backoff, heard: A | UpstreamError) -> float | None:
+        """Seconds until it is tried again; None: what was heard stands."""
+        if isinstance(heard, UpstreamError):
+            retry_after, is_repeated = heard.retry_after, self.manners.repeats_error(heard)
+        elif heard.status < 429:
+            return None
+        else:
+            retry_after = heard.retry_after()
+            is_repeated = self.manners.repeats_answer(heard.status, names_a_time=retry_after is not None)
+        if not is_repeated:
+            return None
+        left = None if self._until is None else self._until - self._clock.monotonic()
+        return self.manners.pause(backoff, self.tries, retry_after=retry_after, left=left)
+
+
+class _Failed(ProviderUnavailable):
+    """The provider answered that it failed."""
+
+    def __init__(self, client: OAuthClient, answer: HttpAnswer | Exchange) -> None:
+        super().__init__(
             f"{client.title} cannot answer at the moment. Your connection is kept; try again shortly.",
             provider=client.name,
             sent=Sent.UNKNOWN,
@@ -87,18 +285,30 @@ class ApiCaller:
         )
 
 
-def _breaker(client: OAuthClient, request: HttpRequest) -> BreakerKey:
-    return BreakerKey(client.name, "api", urlsplit(request.url).netloc)
+class _OutOfTime(Exception):
+    """The caller's time is over before the provider's: that tells nothing of the provider."""
+
+    def __init__(self, error: ProviderUnavailable) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
-def _headers(client: OAuthClient, request: HttpRequest, token: Token) -> dict[str, str]:
-    return {
-        "Accept-Encoding": "gzip",
-        **client.provider.api.headers,
-        **request.headers,
-        "Authorization": f"Bearer {token.access_token}",  # RFC 6750 section 2.1
-    }
+def _keep(_answer: HttpAnswer) -> None:
+    """Nothing has to be given back."""
 
 
-def _may_repeat(error: UpstreamError, repeatable: bool) -> bool:
-    return error.category in _REPEATED and (repeatable or error.sent is Sent.NOT_SENT)
+def _breaker(client: OAuthClient, url: str) -> BreakerKey:
+    return BreakerKey(client.name, "api", urlsplit(url).netloc)
+
+
+def _authorized(client: OAuthClient, request: R, token: Token) -> R:
+    given = {name.lower() for name in request.headers}
+    defaults = {"Accept-Encoding": "gzip", **client.provider.api.headers}
+    return replace(
+        request,
+        headers={
+            **{name: value for name, value in defaults.items() if name.lower() not in given},
+            **request.headers,
+            "Authorization": f"Bearer {token.access_token}",  # RFC 6750 section 2.1
+        },
+    )

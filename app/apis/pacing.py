@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
@@ -34,6 +35,7 @@ from app.telemetry import API_REFUSALS, API_WAIT_SECONDS, logger
 log = logger(__name__)
 
 _LIMITS = 10_000  # of registrations and grants, which are known here at once
+SWEPT_EVERY = timedelta(minutes=10)
 _SWEPT_AT_ONCE = 1_000
 _AGAIN_SECONDS = 1.0
 

@@ -1,14 +1,64 @@
-"""Providers' APIs called for services that would rather not hold a token."""
+"""Providers' APIs called for services that would rather not hold a token.
+
+async with gateway.open(call) as reply:       the head; the body as it comes, by `reply.chunks()`
+answer = await gateway.whole(call, most=...)  as much of it as is wanted, in one piece
+"""
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from app.apis.caller import ApiCaller
-from app.errors import ValidationFailed
+from app.apis.caller import ApiCaller, Opened
+from app.apis.manners import Manners, is_repeatable
+from app.gateway import headers, refusals
 from app.gateway.call import Answer, Call
+from app.gateway.target import base_of, url_below
+from app.grants.grant import LeanGrant
 from app.oauth.client import OAuthClients
-from app.oauth.wire import HttpRequest
+from app.oauth.wire import StreamRequest, expanded_up_to, is_expandable
+
+_LOOKED_AT = 64 * 1024  # bytes of a refusal, for what it says
+
+
+class Reply:
+    """A provider's answer whose head is there.
+
+    `headers`: lower-case names, without those of a connection and without cookies. `attempts`: requests that were sent for
+    it. `grant`: whose token was used last.
+    """
+
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+        self._ahead: deque[bytes] = deque()
+        self.status = opened.exchange.status
+        self.headers = headers.received(opened.exchange.headers)
+        self.attempts = opened.attempts
+        self.grant: LeanGrant = opened.grant
+
+    def header(self, name: str) -> str:
+        """The values of that name, which is in lower case, separated by commas; "" where there is none."""
+        return ", ".join(value for each, value in self.headers if each == name)
+
+    async def piece(self) -> bytes:
+        """What has come of the body, in its content coding; b"" when that was all. Raises UpstreamError where it breaks off."""
+        if self._ahead:
+            return self._ahead.popleft()
+        return await self._opened.exchange.piece()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The same, one after the other."""
+        while piece := await self.piece():
+            yield piece
+
+    async def ahead(self, most: int) -> bytes:
+        """Some of the body, with which it begins all the same: `most` bytes, or all there are."""
+        seen = sum(map(len, self._ahead))
+        while seen < most and (piece := await self._opened.exchange.piece()):
+            self._ahead.append(piece)
+            seen += len(piece)
+        return b"".join(self._ahead)[:most]
 
 
 class Gateway:
@@ -18,21 +68,61 @@ class Gateway:
         self._caller = caller
         self._clients = clients
 
-    async def whole(self, call: Call, *, most: int) -> Answer:
-        """The answer with at most `most` bytes of its body.
+    @asynccontextmanager
+    async def open(self, call: Call) -> AsyncIterator[Reply]:
+        """The answer, whatever its status, but for a 403 that says that the token lacks a scope: that is InsufficientScope.
 
-        Raises what `Refresher.fresh` raises, ProviderUnavailable and ProviderError where nothing came back, and
-        ValidationFailed for a target that would leave the API's base.
+        Leaving ends it: what was not read of it is never asked for. Raises what `Refresher.fresh` raises,
+        ProviderUnavailable and ProviderError where nothing came back that could be passed on, ValidationFailed for a target
+        that would leave the API's base, and what made the body's source break off.
         """
-        assert isinstance(call.body, bytes)
         client = self._clients.get(call.key.provider)
-        base = client.provider.resolve(client.provider.api.base_url or "", client.variables)
-        if ".." in call.target or urlsplit(call.target).netloc:
-            raise ValidationFailed("The path is not one.", fields={"path": "must stay below the API's base"})
-        request = HttpRequest(
-            f"{base.rstrip('/')}/{call.target.lstrip('/')}", dict(call.headers), call.body, method=call.method
+        base = base_of(client)
+        request = StreamRequest(
+            call.method,
+            url_below(base, call.target),
+            base,
+            headers.sent(call.headers, client.provider.api.headers),
+            call.body,
         )
-        answer = await self._caller.call(call.key, request)
-        return Answer(
-            answer.status, tuple(answer.headers.items()), answer.body[:most], 1, len(answer.body) > most
+        opened = await self._caller.open(call.key, request, self._manners(call))
+        try:
+            reply = Reply(opened)
+            if reply.status == 403:
+                await _require_scope(reply, client.title)
+            yield reply
+        finally:
+            opened.exchange.close()
+
+    async def whole(self, call: Call, *, most: int) -> Answer:
+        """The answer with at most `most` bytes of its body, without a content coding that we know. Raises what `open`
+        raises, and UpstreamError where the body breaks off before that."""
+        async with self.open(call) as reply:
+            body = bytearray()
+            while len(body) <= most and (piece := await reply.piece()):
+                body += piece
+            coding = reply.header("content-encoding")
+        text, is_all = expanded_up_to(bytes(body), coding, limit=most)
+        changed = {"content-length", "content-encoding"} if is_expandable(coding) else {"content-length"}
+        kept = tuple(pair for pair in reply.headers if pair[0] not in changed)
+        return Answer(reply.status, kept, text, reply.attempts, is_cut=len(body) > most or not is_all)
+
+    def _manners(self, call: Call) -> Manners:
+        attempts = self._caller.attempts if call.attempts is None else call.attempts
+        return Manners(
+            max(1, attempts),
+            repeatable=is_repeatable(call.method, (name for name, _ in call.headers)),
+            waits_out=True,
+            renews=attempts > 0,
+            within=call.within,
         )
+
+
+async def _require_scope(reply: Reply, title: str) -> None:
+    """Raises InsufficientScope, where the 403 says so."""
+    challenge, body = reply.header("www-authenticate"), b""
+    if "json" in reply.header("content-type"):
+        raw = await reply.ahead(_LOOKED_AT)
+        body, _ = expanded_up_to(raw, reply.header("content-encoding"), limit=_LOOKED_AT)
+    if refusals.lacks_scope(challenge, body):
+        raise refusals.insufficient_scope(reply.grant, title, challenge)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -29,6 +29,18 @@ class HttpRequest:
     method: str = "POST"
 
 
+@dataclass(frozen=True)
+class StreamRequest:
+    """A request to a provider's API whose answer is read as it comes. The URL goes over the wire as it stands; it has to lie
+    at `base` or below. Neither its headers nor its body may be logged."""
+
+    method: str
+    url: str
+    base: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes | AsyncIterable[bytes] = field(default=b"", repr=False)
+
+
 def expanded(body: bytes, encoding: str, *, limit: int) -> bytes | None:
     """The body without its content coding (RFC 9110 section 8.4), or as it is where that is none we know or does not fit it;
     None if it would be larger than `limit`, of which it is not made first.
@@ -42,6 +54,24 @@ def expanded(body: bytes, encoding: str, *, limit: int) -> bytes | None:
             continue
         return None if len(whole) > limit else whole
     return body
+
+
+def expanded_up_to(body: bytes, encoding: str, *, limit: int) -> tuple[bytes, bool]:
+    """The first `limit` bytes of the body without its content coding, and whether that is all of it. `body` may be only the
+    beginning. One in a coding that we do not know is answered as it is."""
+    for bits in _WINDOW_BITS.get(encoding.strip().lower(), ()) if body else ():
+        coding = zlib.decompressobj(bits)
+        try:
+            text = coding.decompress(body, limit)
+        except zlib.error:
+            continue
+        return text, coding.eof and not coding.unconsumed_tail
+    return body[:limit], len(body) <= limit
+
+
+def is_expandable(encoding: str) -> bool:
+    """Whether it is a content coding that we know."""
+    return encoding.strip().lower() in _WINDOW_BITS
 
 
 @dataclass(frozen=True)
@@ -61,18 +91,23 @@ class HttpAnswer:
         return fields if isinstance(fields, dict) else {}
 
     def retry_after(self) -> int | None:
-        """`Retry-After` in whole seconds, at most a day (RFC 9110 section 10.2.3).
+        """What `retry_after` makes of its headers."""
+        return retry_after(self.headers)
 
-        Where it is a date it counts from the answer's own `Date`, so that it does not matter whose clock is wrong;
-        without that it is unknown.
-        """
-        value = self.headers.get("retry-after", "")
-        if value.isascii() and value.isdigit() and len(value) < 10:
-            return min(int(value), _MAX_RETRY_AFTER_SECONDS)
-        until, now = _http_date(value), _http_date(self.headers.get("date", ""))
-        if until is None or now is None:
-            return None
-        return min(max(0, int((until - now).total_seconds())), _MAX_RETRY_AFTER_SECONDS)
+
+def retry_after(headers: Mapping[str, str]) -> int | None:
+    """`Retry-After` in whole seconds, at most a day (RFC 9110 section 10.2.3).
+
+    Where it is a date it counts from the answer's own `Date`, so that it does not matter whose clock is wrong;
+    without that it is unknown.
+    """
+    value = headers.get("retry-after", "")
+    if value.isascii() and value.isdigit() and len(value) < 10:
+        return min(int(value), _MAX_RETRY_AFTER_SECONDS)
+    until, now = _http_date(value), _http_date(headers.get("date", ""))
+    if until is None or now is None:
+        return None
+    return min(max(0, int((until - now).total_seconds())), _MAX_RETRY_AFTER_SECONDS)
 
 
 def _http_date(value: str) -> datetime | None:

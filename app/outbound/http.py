@@ -1,6 +1,7 @@
 """HTTP requests that go only where they may.
 
     async with outbound.request(method, url, ...) as response:      aiohttp's
+    response = await outbound.open(method, url, ...)                to be closed by whoever opened it
 
 Each address is checked twice: when a name is resolved (one bad address refuses the name), and once more when the
 socket for exactly that address is made, after which nobody resolves anything. So a name that changes its mind between two
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -22,6 +23,7 @@ from app.outbound.addresses import AddressRefused, Reachable
 
 _PER_HOST = 64
 _DNS_SECONDS = 10
+_OURS = frozenset({"Accept", "Accept-Encoding", "Content-Type", "User-Agent"})  # that the library would add
 _MAX_LINE = 8190  # bytes of a status line, and of a header
 _KEEPALIVE_SECONDS = (
     5.0  # longer, and more idle connections are closed by the provider just as we write to them
@@ -39,12 +41,17 @@ class Outbound:
         *,
         connect_seconds: float,
         pool_seconds: float,
+        idle_seconds: float | None = None,
         max_connections: int = 1024,
     ) -> None:
         """`reachable` None: everything is, which is for addresses that only operators name. Reading has no time of its
-        own: `pool_seconds` are for a connection to be free, `connect_seconds` for a new one."""
+        own: `pool_seconds` are for a connection to be free, `connect_seconds` for a new one. `idle_seconds`: of answers
+        that are read as they come."""
         self._reachable = reachable
         self._timeout = aiohttp.ClientTimeout(connect=pool_seconds, sock_connect=connect_seconds)
+        self._idle_timeout = aiohttp.ClientTimeout(
+            connect=pool_seconds, sock_connect=connect_seconds, sock_read=idle_seconds
+        )
         self._max_connections = max_connections
         self._session: aiohttp.ClientSession | None = None
 
@@ -57,25 +64,74 @@ class Outbound:
         Raises AddressRefused where the request would leave what is reachable, aiohttp.InvalidURL where nobody can tell
         where it would go, and aiohttp.ClientError, ssl.SSLError and OSError as aiohttp does.
         """
-        target = _parsed(url)
+        async with await self._asked(
+            method, _parsed(url), headers=headers, body=body or None, timeout=self._timeout
+        ) as response:
+            yield response
+
+    async def open(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterable[bytes],
+    ) -> aiohttp.ClientResponse:
+        """The answer, whose body is still to be read, and which is to be closed whatever comes of it. Of one that says
+        nothing for `idle_seconds` reading raises TimeoutError; while nobody reads on, that time does not run.
+
+        The URL goes over the wire as it stands, and no header is added that says what the caller takes or sends.
+        Raises what `request` raises.
+        """
+        return await self._asked(
+            method,
+            exactly(url),
+            headers=headers,
+            body=body or None,
+            timeout=self._idle_timeout,
+            skip_auto_headers=_OURS,
+        )
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def _asked(
+        self,
+        method: str,
+        target: URL,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterable[bytes] | None,
+        timeout: aiohttp.ClientTimeout,
+        skip_auto_headers: Collection[str] = (),
+    ) -> aiohttp.ClientResponse:
         if self._reachable is not None:
             self._reachable.require_host(target.raw_host or "")
         if self._session is None:
             self._session = _session(self._reachable, self._timeout, self._max_connections)
-        asked = self._session.request(
-            method, target, headers=headers, data=body or None, allow_redirects=False
-        )
         try:
-            async with asked as response:
-                yield response
+            return await self._session.request(
+                method,
+                target,
+                headers=headers,
+                data=body,
+                allow_redirects=False,
+                timeout=timeout,
+                skip_auto_headers=skip_auto_headers,
+            )
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, AddressRefused):
                 raise error.os_error from error
             raise
 
-    async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+
+def exactly(url: str) -> URL:
+    """The URL as it stands: nothing is quoted, decoded or normalised. Raises aiohttp.InvalidURL."""
+    try:
+        return URL(url, encoded=True)
+    except ValueError as error:
+        raise aiohttp.InvalidURL(url) from error
 
 
 def _parsed(url: str) -> URL:

@@ -25,7 +25,9 @@ def turns_of(reserved: Reserved) -> int:
 def most_in_any(span: int, times: list[int]) -> int:
     """Of calls at such times, how many lie in the fullest span that is shorter than `span`."""
     times = sorted(times)
-    return max((index - bisect_left(times, time - span + 1) + 1 for index, time in enumerate(times)), default=0)
+    return max(
+        (index - bisect_left(times, time - span + 1) + 1 for index, time in enumerate(times)), default=0
+    )
 
 
 ASKS = st.lists(
@@ -43,7 +45,10 @@ ASKS = st.lists(
 
 @given(
     rates=st.lists(
-        st.tuples(st.integers(1, 25), st.integers(1, 7)), min_size=1, max_size=3, unique_by=lambda rate: rate[1]
+        st.tuples(st.integers(1, 25), st.integers(1, 7)),
+        min_size=1,
+        max_size=3,
+        unique_by=lambda rate: rate[1],
     ),
     asks=ASKS,
 )

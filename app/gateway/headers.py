@@ -1,0 +1,110 @@
+"""Which headers pass the gateway. Pure.
+
+    caller -> `sent` -> provider -> `received` -> ourselves -> `answered` -> caller
+
+What belongs to a connection (RFC 9110 section 7.6.1) ends here in both directions, and so does whatever says who somebody is:
+our callers' keys are not the provider's business, and its cookies are one user's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+Pairs = tuple[tuple[str, str], ...]
+
+_CONNECTION = frozenset(
+    {
+        "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+        "http2-settings",
+    }
+)  # fmt: skip
+_NOT_SENT = _CONNECTION | frozenset(
+    {
+        # who calls us, and from where
+        "authorization", "x-api-key", "cookie", "cookie2", "forwarded", "x-real-ip", "via", "true-client-ip",
+        "cf-connecting-ip", "client-ip", "x-client-ip", "x-cluster-client-ip", "x-original-host", "host",
+        # of another address or method than the one that was looked at: retries and rights go by that one
+        "x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url",
+        # ours to make
+        "content-length", "expect", "max-forwards", "x-request-id",
+    }
+)  # fmt: skip
+_NOT_SENT_BEGIN = ("proxy-", "x-broker-", "x-forwarded-")
+_NOT_RECEIVED = _CONNECTION | frozenset(
+    {
+        "set-cookie", "set-cookie2", "authentication-info", "proxy-authenticate", "proxy-authentication-info",
+        "clear-site-data",
+    }
+)  # fmt: skip
+# What tells browsers, and caches between us and the caller, about the provider's origin: ours is another one.
+_NOT_ANSWERED = frozenset(
+    {
+        "cache-control", "pragma", "expires", "age", "date", "server", "alt-svc", "vary", "surrogate-control",
+        "cdn-cache-control", "strict-transport-security", "public-key-pins", "expect-ct", "nel", "report-to",
+        "reporting-endpoints", "content-security-policy", "content-security-policy-report-only", "referrer-policy",
+        "permissions-policy", "cross-origin-opener-policy", "cross-origin-embedder-policy",
+        "cross-origin-resource-policy", "x-content-type-options", "x-frame-options", "x-xss-protection",
+        "service-worker-allowed", "sourcemap", "refresh", "timing-allow-origin", "x-dns-prefetch-control",
+    }
+)  # fmt: skip
+_NOT_ANSWERED_BEGIN = ("x-broker-", "access-control-")
+_ITEM = re.compile(r'(?:[^",]|"(?:\\.|[^"\\])*")+')
+_WAIT = re.compile(r"\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
+_USER_AGENT = "token-broker"
+
+
+def sent(given: Iterable[tuple[str, str]], defaults: Mapping[str, str]) -> dict[str, str]:
+    """What goes to the provider of a caller's headers, which have lower-case names. `defaults` are the catalogue's, for what
+    the caller does not say itself. Lines of one name are one, separated by commas (RFC 9110 section 5.3)."""
+    pairs = list(given)
+    named = _named_by_connection(pairs)
+    passed: dict[str, str] = {}
+    for name, value in pairs:
+        if name in _NOT_SENT or name in named or name.startswith(_NOT_SENT_BEGIN):
+            continue
+        if name == "prefer" and (value := without_wait(value)) == "":
+            continue
+        passed[name] = f"{passed[name]}, {value}" if name in passed else value
+    for name, value in defaults.items():
+        passed.setdefault(name.lower(), value)
+    passed.setdefault("accept", "*/*")
+    passed.setdefault("accept-encoding", "identity")  # who does not say what it reads may read no coding
+    passed.setdefault("user-agent", _USER_AGENT)  # some APIs refuse requests without one
+    return passed
+
+
+def received(given: Iterable[tuple[str, str]]) -> Pairs:
+    """A provider's headers, which have lower-case names, without its connection's and its cookies."""
+    pairs = tuple(given)
+    dropped = _NOT_RECEIVED | _named_by_connection(pairs)
+    return tuple(pair for pair in pairs if pair[0] not in dropped)
+
+
+def answered(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Of what was `received`, what a caller of ours gets: nothing by which it would take the answer for ours, or keep it where
+    others find it. The provider's request id has a name of its own."""
+    return [
+        ("x-upstream-request-id" if name == "x-request-id" else name, value)
+        for name, value in pairs
+        if name not in _NOT_ANSWERED and not name.startswith(_NOT_ANSWERED_BEGIN)
+    ]
+
+
+def wait_in(prefer: str) -> int | None:
+    """Seconds of `Prefer: wait=` (RFC 7240 section 4.3); None where it is not there."""
+    for item in _ITEM.findall(prefer):
+        if (match := _WAIT.fullmatch(item)) is not None:
+            return int(match[1])
+    return None
+
+
+def without_wait(prefer: str) -> str:
+    """The other preferences, which are the provider's to honour."""
+    return ", ".join(item.strip() for item in _ITEM.findall(prefer) if _WAIT.fullmatch(item) is None)
+
+
+def _named_by_connection(pairs: Iterable[tuple[str, str]]) -> frozenset[str]:
+    return frozenset(
+        token.strip().lower() for name, value in pairs if name == "connection" for token in value.split(",")
+    )
