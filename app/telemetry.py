@@ -124,6 +124,13 @@ DELIVERY_WAIT_SECONDS = Histogram(
     buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800),
 )
 DELIVERIES_SENDING = Gauge("broker_deliveries_sending", "Deliveries this replica is sending now.")
+API_WAIT_SECONDS = Counter(
+    "broker_api_wait_seconds", "Seconds that calls waited for their turn at a provider's API.", ["provider"]
+)
+API_REFUSALS = Counter(
+    "broker_api_rate_refusals",
+    "Calls that were not made, since their turn at a provider's API would have come too late.",
+)
 BUILD = Gauge("broker_build_info", "1, with the version that runs.", ["version"])
 
 SECURITY_EVENTS = Counter("broker_security_events", "What a security team watches, by event.", ["event"])

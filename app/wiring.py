@@ -9,7 +9,9 @@ from datetime import timedelta
 
 from app import settings
 from app.api.services import Services
+from app.apis import pacing
 from app.apis.caller import ApiCaller
+from app.apis.pacing import Pacer
 from app.audit import disclosures as noted
 from app.audit import pruning, sealing
 from app.audit.anchor import Anchor
@@ -97,7 +99,10 @@ def build(on: Ground) -> Services:
     sharing = BreakerSharing(db, on.breakers, listener, clock, replica=on.replica)
     interval = timedelta(seconds=read.refresh_interval_seconds)
     disclosures, sealer = _disclosures(on), Sealer(db, vault, Anchor(read.audit_anchor), clock)
-    caller = ApiCaller(refresher, on.clients, on.breakers, on.api_door, on.clock, backoff=on.backoff)
+    pacer = Pacer(db, listener, clock, replica=on.replica)
+    caller = ApiCaller(
+        refresher, on.clients, on.breakers, on.api_door, on.clock, backoff=on.backoff, pacing=pacer
+    )
     calendars, gateway = wired_calendars(on, caller), wired_gateway(on, caller)
     deliveries = wired_deliveries(on, gateway, refresher, known)
     validator = Validator(db, vault, on.endpoints, on.clients, clock)
@@ -110,6 +115,7 @@ def build(on: Ground) -> Services:
         Job("revoke_due", revoker.revoke_due, timedelta(seconds=15)),
         Job("probe_due", Prober(db, protocol, on.drain).probe_due, timedelta(minutes=1)),
         Job("erase_candidates", candidates.erase_old, timedelta(minutes=10)),
+        Job("sweep_api_rates", pacer.sweep, pacing.SWEPT_EVERY),
         Job("tend_data_keys", on.data_keys.tend, _TEND),
         _rewrap(on),
         *calendars.jobs,
@@ -148,6 +154,7 @@ def build(on: Ground) -> Services:
         decider=deliveries.decider,
         progress=deliveries.progress,
         cron=deliveries.cron,
+        pacer=pacer,
         tickets=tickets,
         clients=on.clients,
         registrar=Registrar(db, vault, on.clients, listener, clock),

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from fastapi import Depends, Request
 
+from app.apis.pacing import Pacer
 from app.audit.disclosures import Disclosures
 from app.audit.reading import AuditReader
 from app.audit.sealing import Sealer
@@ -90,6 +91,7 @@ class Services:
     progress: Progress
     cron: Cron
     sender: Sender
+    pacer: Pacer
     tickets: Tickets
     clients: OAuthClients
     registrar: Registrar

@@ -5,7 +5,6 @@ from __future__ import annotations
 from sqlalchemy import (
     CheckConstraint,
     Column,
-    DateTime,
     ForeignKey,
     Index,
     Integer,
@@ -15,9 +14,9 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
-from app.tables.base import metadata, time_column
+from app.tables.base import empty_object, metadata, time_column
 
 delivery_batches = Table(
     "delivery_batches",
@@ -134,14 +133,20 @@ idempotency_keys = Table(  # what consumers' own keys have led to
     Index("idempotency_keys_created_idx", "created_at"),
 )
 
-api_rates = Table(  # what is left of what a provider's API may be asked
+api_rates = Table(  # what is reserved of what a provider's API may be asked
     "api_rates",
     metadata,
     Column("provider", Text, primary_key=True),
     Column("grant_id", UUID, primary_key=True),  # nil: of all grants together
-    Column("per_seconds", Integer, primary_key=True),
-    Column("tokens", DOUBLE_PRECISION, nullable=False),
-    Column("refilled_at", DateTime(timezone=True), nullable=False),
+    Column(
+        "windows", JSONB, nullable=False, server_default=empty_object
+    ),  # by their seconds, calls by cell of time
+    Column(
+        "askers", JSONB, nullable=False, server_default=empty_object
+    ),  # replicas, and when they last reserved
     time_column("held_until"),  # the provider said so
+    time_column("void_at", required=True),  # from then on it says nothing that its absence does not
+    Index("api_rates_held_idx", "held_until", postgresql_where=text("held_until IS NOT NULL")),
+    Index("api_rates_void_idx", "void_at"),
     postgresql_with={"fillfactor": "50"},
 )

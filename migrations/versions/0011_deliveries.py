@@ -33,13 +33,32 @@ def upgrade() -> None:
         "api_rates",
         sa.Column("provider", sa.Text(), nullable=False),
         sa.Column("grant_id", sa.UUID(), nullable=False),
-        sa.Column("per_seconds", sa.Integer(), nullable=False),
-        sa.Column("tokens", sa.DOUBLE_PRECISION(), nullable=False),
-        sa.Column("refilled_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column(
+            "windows",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default=sa.text("'{}'::jsonb"),
+            nullable=False,
+        ),
+        sa.Column(
+            "askers",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default=sa.text("'{}'::jsonb"),
+            nullable=False,
+        ),
         sa.Column("held_until", sa.DateTime(timezone=True), nullable=True),
-        sa.PrimaryKeyConstraint("provider", "grant_id", "per_seconds", name=op.f("api_rates_pkey")),
+        sa.Column(
+            "void_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
+        ),
+        sa.PrimaryKeyConstraint("provider", "grant_id", name=op.f("api_rates_pkey")),
         postgresql_with={"fillfactor": "50"},
     )
+    op.create_index(
+        "api_rates_held_idx",
+        "api_rates",
+        ["held_until"],
+        postgresql_where=sa.text("held_until IS NOT NULL"),
+    )
+    op.create_index("api_rates_void_idx", "api_rates", ["void_at"])
     op.create_table(
         "delivery_batches",
         sa.Column("id", sa.UUID(), nullable=False),
