@@ -53,6 +53,7 @@ class ClientSettings(BaseModel):
     catalogue: str | None = None
     scopes: list[str] | None = None
     settings: dict[str, str] = {}
+    resources: dict[str, int] = {}
 
 
 class Settings(BaseSettings):
@@ -108,6 +109,7 @@ class Settings(BaseSettings):
     retry_cap_seconds: float = Field(default=10, gt=0, le=30)
     validate_every_seconds: int = Field(default=0, ge=0, le=30 * 86400)  # 0: never
     validate_per_minute: int = Field(default=60, ge=1, le=600)
+    proxy_cache_bytes: int = Field(default=32 * 1024 * 1024, ge=0, le=4 * 1024**3)  # 0: none
     calendar_sync_seconds: int = Field(default=900, ge=60, le=86400)
     audit_disclosures: Literal["aggregate", "strict"] = "aggregate"
     audit_retention_days: int = Field(default=0, ge=0, le=36500)  # 0: for ever
