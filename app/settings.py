@@ -54,6 +54,7 @@ class ClientSettings(BaseModel):
     catalogue: str | None = None
     scopes: list[str] | None = None
     settings: dict[str, str] = {}
+    resources: dict[str, int] = {}
 
 
 class Settings(BaseSettings):
@@ -110,6 +111,7 @@ class Settings(BaseSettings):
     retry_cap_seconds: float = Field(default=10, gt=0, le=30)
     validate_every_seconds: int = Field(default=0, ge=0, le=30 * 86400)  # 0: never
     validate_per_minute: int = Field(default=60, ge=1, le=600)
+    proxy_cache_bytes: int = Field(default=32 * 1024 * 1024, ge=0, le=4 * 1024**3)  # 0: none
     calendar_sync_seconds: int = Field(default=900, ge=60, le=86400)
     delivery_concurrency: int = Field(default=16, ge=1, le=256)
     delivery_stuck_seconds: Seconds = 300
