@@ -19,7 +19,7 @@ from app.clock import Clock
 from app.resilience import Rate
 
 _AHEAD_SECONDS = AHEAD / SECOND
-_PACE_SECONDS = 0.1  # the shortest time that a pace is taken from
+_PACE_SECONDS = 1.0  # after which a call counts for a third
 
 # Of so many who wait, at such a pace: what is reserved for them, by the monotonic clock.
 Reserve = Callable[[int, float], Awaitable[Reserved]]
@@ -54,7 +54,7 @@ class Turns:
         self._ask_at = 0.0
         self._next_at = 0.0  # when one more may be reserved for who has none; as far as is known
         self._sharers = 1
-        self._taken, self._paced_at = 0, 0.0
+        self._taken, self._pace, self._paced_at = 0, 0.0, clock.monotonic()
         self._woken = asyncio.Event()
         self._tending: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[None] | None = None
@@ -165,18 +165,17 @@ class Turns:
     async def _ask(self) -> None:
         try:
             now = self._clock.monotonic()
-            reserved = await self._reserve(self._lacking(), self._pace(now))
+            reserved = await self._reserve(self._lacking(), self._pace_at(now))
             self._keep(reserved)
         finally:
             self._asking = None
             self._woken.set()
 
-    def _pace(self, now: float) -> float:
-        """Calls a second since it was last asked for."""
-        since = now - self._paced_at
-        pace = 0.0 if since > 2 * _AHEAD_SECONDS else self._taken / max(since, _PACE_SECONDS)
+    def _pace_at(self, now: float) -> float:
+        """Calls a second, those of late above all."""
+        self._pace = self._pace * math.exp((self._paced_at - now) / _PACE_SECONDS) + self._taken / _PACE_SECONDS
         self._taken, self._paced_at = 0, now
-        return pace
+        return self._pace
 
     def _keep(self, reserved: Reserved) -> None:
         now = self._clock.monotonic()
