@@ -94,6 +94,13 @@ CACHE_READS = Counter(
     ["cache", "outcome"],
 )
 CACHE_ENTRIES = Gauge("broker_cache_entries", "How much is remembered.", ["cache"])
+PROXY_CACHE = Counter(
+    "broker_proxy_cache",
+    "Calls of the gateway by what its cache came to: hit, miss, coalesced or bypass; and besides revalidated and evicted.",
+    ["provider", "outcome"],
+)
+PROXY_CACHE_BYTES = Gauge("broker_proxy_cache_bytes", "Of answers that the gateway keeps on this replica.")
+PROXY_CACHE_ENTRIES = Gauge("broker_proxy_cache_entries", "How many answers those are.")
 REWRAPPED = Counter(
     "broker_rewrapped_rows", "Rows whose secrets were sealed anew under the present data key."
 )

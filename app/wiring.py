@@ -98,8 +98,8 @@ def build(on: Ground) -> Services:
     interval = timedelta(seconds=read.refresh_interval_seconds)
     disclosures, sealer = _disclosures(on), Sealer(db, vault, Anchor(read.audit_anchor), clock)
     caller = ApiCaller(refresher, on.clients, on.breakers, on.api_door, on.clock, backoff=on.backoff)
-    calendars, gateway = wired_calendars(on, caller), wired_gateway(on, caller)
-    deliveries = wired_deliveries(on, gateway)
+    calendars, gateway = wired_calendars(on, caller), wired_gateway(on, caller, known)
+    deliveries = wired_deliveries(on, gateway.gateway)
     validator = Validator(db, vault, on.endpoints, on.clients, clock)
     jobs = [
         Job("set_clock", lambda: db.set_clock(clock), timedelta(minutes=1)),
@@ -113,6 +113,7 @@ def build(on: Ground) -> Services:
         Job("tend_data_keys", on.data_keys.tend, _TEND),
         _rewrap(on),
         *calendars.jobs,
+        *gateway.jobs,
         *deliveries.jobs,
         *_trail(on, disclosures, sealer),
         *_checkup(on, validator, refresher, incidents, known),
@@ -140,7 +141,8 @@ def build(on: Ground) -> Services:
         calendar_reader=calendars.reader,
         event_writer=calendars.writer,
         hearing=calendars.hearing,
-        gateway=gateway,
+        gateway=gateway.gateway,
+        answers=gateway.answers,
         tickets=tickets,
         clients=on.clients,
         registrar=Registrar(db, vault, on.clients, listener, clock),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from app.gateway.gateway import Gateway
+from app.gateway.cached import CachedGateway
 from app.ground import Ground
 from app.jobs import Job
 
@@ -16,6 +16,6 @@ class Deliveries:
     jobs: list[Job] = field(default_factory=list)
 
 
-def wired_deliveries(on: Ground, gateway: Gateway) -> Deliveries:
+def wired_deliveries(on: Ground, gateway: CachedGateway) -> Deliveries:
     """Nothing is started."""
     return Deliveries()

@@ -31,7 +31,8 @@ from app.consumers.limits import RateLimiter
 from app.data_keys.keeper import DataKeys
 from app.db import Database
 from app.drain import Drain
-from app.gateway.gateway import Gateway
+from app.gateway.answers import KeptAnswers
+from app.gateway.cached import CachedGateway
 from app.grants.claims import Claims
 from app.grants.counting import Counting
 from app.grants.due import DueRefresher
@@ -75,7 +76,8 @@ class Services:
     calendar_reader: CalendarReader
     event_writer: EventWriter
     hearing: Hearing
-    gateway: Gateway
+    gateway: CachedGateway
+    answers: KeptAnswers
     tickets: Tickets
     clients: OAuthClients
     registrar: Registrar
