@@ -89,6 +89,7 @@ async def test_the_call_ends_when_nobody_waits(broker: Broker, api: Answering) -
     api.shut()
     tasks = begun(call(broker, "ada"), call(broker, "ada"))
     await waiting(broker, 2)
+    await api.arrived(1)
     for each in tasks:
         each.cancel()
     async with asyncio.timeout(5):
