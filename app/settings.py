@@ -111,6 +111,7 @@ class Settings(BaseSettings):
     validate_per_minute: int = Field(default=60, ge=1, le=600)
     proxy_cache_bytes: int = Field(default=32 * 1024 * 1024, ge=0, le=4 * 1024**3)  # 0: none
     calendar_sync_seconds: int = Field(default=900, ge=60, le=86400)
+    proxy_max_bytes: int = Field(default=256 * 1024 * 1024, ge=64 * 1024, le=1 << 40)
     audit_disclosures: Literal["aggregate", "strict"] = "aggregate"
     audit_retention_days: int = Field(default=0, ge=0, le=36500)  # 0: for ever
     breaker_failures: int = Field(default=3, ge=1, le=1000)

@@ -114,6 +114,11 @@ PUSH_NOTIFICATIONS = Counter(
     "What came by them, believed or refused.",
     ["provider", "outcome"],
 )
+PROXIED = Counter(
+    "broker_proxied",
+    "Calls of providers' APIs made for others that ended, by outcome: 2xx to 5xx, a problem's code, broken_off or hung_up.",
+    ["provider", "outcome"],
+)
 BUILD = Gauge("broker_build_info", "1, with the version that runs.", ["version"])
 
 SECURITY_EVENTS = Counter("broker_security_events", "What a security team watches, by event.", ["event"])

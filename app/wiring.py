@@ -97,7 +97,10 @@ def build(on: Ground) -> Services:
     sharing = BreakerSharing(db, on.breakers, listener, clock, replica=on.replica)
     interval = timedelta(seconds=read.refresh_interval_seconds)
     disclosures, sealer = _disclosures(on), Sealer(db, vault, Anchor(read.audit_anchor), clock)
-    caller = ApiCaller(refresher, on.clients, on.breakers, on.api_door, on.clock, backoff=on.backoff)
+    caller = ApiCaller(
+        refresher, on.clients, on.breakers, on.api_door, on.clock,
+        backoff=on.backoff, max_bytes=read.proxy_max_bytes,
+    )  # fmt: skip
     calendars, gateway = wired_calendars(on, caller), wired_gateway(on, caller, known)
     deliveries = wired_deliveries(on, gateway.gateway)
     validator = Validator(db, vault, on.endpoints, on.clients, clock)
@@ -143,6 +146,7 @@ def build(on: Ground) -> Services:
         hearing=calendars.hearing,
         gateway=gateway.gateway,
         answers=gateway.answers,
+        proxy_max_bytes=read.proxy_max_bytes,
         tickets=tickets,
         clients=on.clients,
         registrar=Registrar(db, vault, on.clients, listener, clock),

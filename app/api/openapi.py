@@ -23,6 +23,7 @@ _TAGS = {
     "Grants": "What users allowed: brought in, looked at, let go. Never a token.",
     "OAuth": "How accounts are connected, how a user's connections are, and what is known of providers.",
     "Calendar": "Users' calendars: kept current here, and written through to their providers.",
+    "Gateway": "Providers' APIs, called here with the grant's token.",
     "Consumers": "The services that may call, and their keys.",
     "Operations": "For operators, orchestrators and dashboards.",
 }

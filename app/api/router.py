@@ -19,6 +19,7 @@ from app.api import (
     oauth,
     operations,
     providers,
+    proxy,
     refresh,
     tokens,
     users,
@@ -32,7 +33,7 @@ def include(app: FastAPI) -> None:
     for resource in (
         *(batch, tokens, grant_list, grants, oauth, users),
         *(calendar, calendar_events, calendar_reading, calendar_webhooks, providers, clients),
-        *(consumers, refresh, breakers, audit),
+        *(consumers, refresh, breakers, audit, proxy),
     ):
         api.include_router(resource.router)
     app.include_router(operations.router)

@@ -94,6 +94,7 @@ class Services:
     data_keys: DataKeys
     clock: Clock
     base_url: str
+    proxy_max_bytes: int
     metrics_key: str | None
     replica: str
     started_at: datetime

@@ -60,6 +60,11 @@ class Reply:
             return self._ahead.popleft()
         return await self._opened.exchange.piece()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all of the body has been answered by `piece`."""
+        return not self._ahead and self._opened.exchange.is_over
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """The same, one after the other."""
         while piece := await self.piece():

@@ -52,6 +52,11 @@ class Given:
         """The values of that name, which is in lower case, separated by commas; "" where there is none."""
         return ", ".join(value for each, value in self.headers if each == name)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all of the body has been answered by `piece`."""
+        return not self._body if isinstance(self._body, bytes) else self._body.is_over
+
     async def piece(self) -> bytes:
         """What has come of the body, in its content coding; b"" when that was all. Raises UpstreamError where it breaks off."""
         if not isinstance(self._body, bytes):
