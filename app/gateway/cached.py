@@ -79,10 +79,16 @@ class CachedGateway:
         sent = headers.sent(call.headers, client.provider.api.headers).items()
         return Asked.of(known.value, base_of(client), call.target, sent=sent, wish=wish, seconds=seconds)
 
-    def hit(self, asked: Asked) -> Whole | None:
+    def kept(self, asked: Asked) -> Kept | None:
         """What is kept, where it may be answered as it is."""
         kept = self._answers.get(asked.key) if asked.seconds else None
-        if kept is None or not self._answers.is_good(kept, seconds=asked.good_seconds):
+        is_good = kept is not None and self._answers.is_good(kept, seconds=asked.good_seconds)
+        return kept if is_good else None
+
+    def hit(self, asked: Asked) -> Whole | None:
+        """The same, as whoever asks gets it."""
+        kept = self.kept(asked)
+        if kept is None:
             return None
         age = kept.age_at(self._clock.monotonic())
         return _seen_by(asked.wish, Whole(200, kept.headers, kept.body, 0, asked.grant, age))
@@ -93,7 +99,8 @@ class CachedGateway:
         if asked is None:
             return await self._passed(call, leaving)
         if (whole := self.hit(asked)) is not None:
-            return Given.of_whole(whole, Outcome.HIT)
+            given = Given.of_whole(whole, Outcome.HIT)
+            return given.without_body() if call.method == "HEAD" else given
         if call.method == "HEAD":
             return await self._passed(call, leaving)
         return await self._fetched(call, asked, leaving)

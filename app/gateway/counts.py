@@ -25,9 +25,9 @@ class Counts:
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, Outcome]] = Counter()
 
-    def add(self, provider: str, outcome: Outcome, times: int = 1) -> None:
-        self._counts[provider, outcome] += times
-        PROXY_CACHE.labels(provider, outcome).inc(times)
+    def add(self, provider: str, outcome: Outcome) -> None:
+        self._counts[provider, outcome] += 1
+        PROXY_CACHE.labels(provider, outcome).inc()
 
     def of(self, provider: str | None, outcome: Outcome) -> int:
         """Of one provider, or of all."""

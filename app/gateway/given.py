@@ -12,6 +12,9 @@ from app.grants.grant import LeanGrant
 Headers = tuple[tuple[str, str], ...]
 
 
+_WITHOUT_LENGTH = frozenset({204, 304})  # RFC 9110 section 8.6
+
+
 class Given:
     """`headers`: lower-case names, without those of a connection and without cookies. `attempts`: requests that were sent for
     it. `age`: of an answer from memory, in seconds."""
@@ -39,14 +42,17 @@ class Given:
 
     @classmethod
     def of_whole(cls, whole: Whole, outcome: Outcome) -> Given:
-        given = cls(whole.status, whole.headers, whole.body, whole.attempts, whole.grant, outcome)
+        fields = whole.headers
+        if whole.status not in _WITHOUT_LENGTH:
+            fields = (*fields, ("content-length", str(len(whole.body))))
+        given = cls(whole.status, fields, whole.body, whole.attempts, whole.grant, outcome)
         given.age = whole.age
         return given
 
-    @property
-    def whole(self) -> bytes | None:
-        """The body, where it is there as a whole."""
-        return self._body if isinstance(self._body, bytes) else None
+    def without_body(self) -> Given:
+        """As it is given to a HEAD (RFC 9110 section 9.3.2)."""
+        self._body = b""
+        return self
 
     def header(self, name: str) -> str:
         """The values of that name, which is in lower case, separated by commas; "" where there is none."""
