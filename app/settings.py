@@ -116,6 +116,7 @@ class Settings(BaseSettings):
     delivery_concurrency: int = Field(default=16, ge=1, le=256)
     delivery_stuck_seconds: Seconds = 300
     delivery_kept_days: int = Field(default=30, ge=1, le=3650)
+    proxy_max_bytes: int = Field(default=256 * 1024 * 1024, ge=64 * 1024, le=1 << 40)
     audit_disclosures: Literal["aggregate", "strict"] = "aggregate"
     audit_retention_days: int = Field(default=0, ge=0, le=36500)  # 0: for ever
     breaker_failures: int = Field(default=3, ge=1, le=1000)

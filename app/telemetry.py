@@ -94,6 +94,13 @@ CACHE_READS = Counter(
     ["cache", "outcome"],
 )
 CACHE_ENTRIES = Gauge("broker_cache_entries", "How much is remembered.", ["cache"])
+PROXY_CACHE = Counter(
+    "broker_proxy_cache",
+    "Calls of the gateway by what its cache came to: hit, miss, coalesced or bypass; and besides revalidated and evicted.",
+    ["provider", "outcome"],
+)
+PROXY_CACHE_BYTES = Gauge("broker_proxy_cache_bytes", "Of answers that the gateway keeps on this replica.")
+PROXY_CACHE_ENTRIES = Gauge("broker_proxy_cache_entries", "How many answers those are.")
 REWRAPPED = Counter(
     "broker_rewrapped_rows", "Rows whose secrets were sealed anew under the present data key."
 )
@@ -130,6 +137,12 @@ API_WAIT_SECONDS = Counter(
 API_REFUSALS = Counter(
     "broker_api_rate_refusals",
     "Calls that were not made, since their turn at a provider's API would have come too late.",
+    ["provider"],
+)
+PROXIED = Counter(
+    "broker_proxied",
+    "Calls of providers' APIs made for others that ended, by outcome: 2xx to 5xx, a problem's code, broken_off or hung_up.",
+    ["provider", "outcome"],
 )
 BUILD = Gauge("broker_build_info", "1, with the version that runs.", ["version"])
 

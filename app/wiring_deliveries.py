@@ -16,8 +16,8 @@ from app.deliveries.progress import Progress
 from app.deliveries.reading import DeliveryReader
 from app.deliveries.sending import Sender
 from app.deliveries.sweeping import Sweeper
+from app.gateway.cached import CachedGateway
 from app.gateway.call import DEFAULT_WITHIN_SECONDS
-from app.gateway.gateway import Gateway
 from app.grants.known import KnownGrants
 from app.grants.refresh import Refresher
 from app.ground import Ground
@@ -41,7 +41,9 @@ class Deliveries:
     jobs: list[Job]
 
 
-def wired_deliveries(on: Ground, gateway: Gateway, refresher: Refresher, known: KnownGrants) -> Deliveries:
+def wired_deliveries(
+    on: Ground, gateway: CachedGateway, refresher: Refresher, known: KnownGrants
+) -> Deliveries:
     """Nothing is started."""
     read = on.read
     stuck_seconds = read.delivery_stuck_seconds

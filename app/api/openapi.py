@@ -24,6 +24,7 @@ _TAGS = {
     "OAuth": "How accounts are connected, how a user's connections are, and what is known of providers.",
     "Calendar": "Users' calendars: kept current here, and written through to their providers.",
     "Deliveries": "Calls to providers' APIs that are kept until they arrive, or until a person decides.",
+    "Gateway": "Providers' APIs, called here with the grant's token.",
     "Consumers": "The services that may call, and their keys.",
     "Operations": "For operators, orchestrators and dashboards.",
 }

@@ -22,6 +22,7 @@ from app.api import (
     oauth,
     operations,
     providers,
+    proxy,
     refresh,
     retry,
     tokens,
@@ -37,7 +38,7 @@ def include(app: FastAPI) -> None:
         *(batch, tokens, grant_list, grants, oauth, users),
         *(calendar, calendar_events, calendar_reading, calendar_webhooks, providers, clients),
         *(delivery_batches, deliveries, retry, cron),  # a batch is not a delivery that is called `batches`
-        *(consumers, refresh, breakers, audit),
+        *(consumers, refresh, breakers, audit, proxy),
     ):
         api.include_router(resource.router)
     app.include_router(operations.router)

@@ -39,7 +39,8 @@ from app.deliveries.progress import Progress
 from app.deliveries.reading import DeliveryReader
 from app.deliveries.sending import Sender
 from app.drain import Drain
-from app.gateway.gateway import Gateway
+from app.gateway.answers import KeptAnswers
+from app.gateway.cached import CachedGateway
 from app.grants.claims import Claims
 from app.grants.counting import Counting
 from app.grants.due import DueRefresher
@@ -83,7 +84,8 @@ class Services:
     calendar_reader: CalendarReader
     event_writer: EventWriter
     hearing: Hearing
-    gateway: Gateway
+    gateway: CachedGateway
+    answers: KeptAnswers
     acceptor: Acceptor
     delivery_reader: DeliveryReader
     delivery_measures: DeliveryMeasures
@@ -108,6 +110,7 @@ class Services:
     data_keys: DataKeys
     clock: Clock
     base_url: str
+    proxy_max_bytes: int
     metrics_key: str | None
     replica: str
     started_at: datetime

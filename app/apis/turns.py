@@ -173,7 +173,9 @@ class Turns:
 
     def _pace_at(self, now: float) -> float:
         """Calls a second, those of late above all."""
-        self._pace = self._pace * math.exp((self._paced_at - now) / _PACE_SECONDS) + self._taken / _PACE_SECONDS
+        self._pace = (
+            self._pace * math.exp((self._paced_at - now) / _PACE_SECONDS) + self._taken / _PACE_SECONDS
+        )
         self._taken, self._paced_at = 0, now
         return self._pace
 

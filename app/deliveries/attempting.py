@@ -17,8 +17,8 @@ from app.deliveries.delivery import Content, request_place, response_place
 from app.deliveries.endings import Endings
 from app.deliveries.split import halves
 from app.errors import BrokerError, Category
+from app.gateway.cached import CachedGateway
 from app.gateway.call import Answer, Call
-from app.gateway.gateway import Gateway
 from app.grants.refresh import Refresher
 from app.grants.token import Need
 from app.ids import uuid7
@@ -39,7 +39,7 @@ class Attempts:
         self,
         vault: Vault,
         refresher: Refresher,
-        gateway: Gateway,
+        gateway: CachedGateway,
         endings: Endings,
         clock: Clock,
         *,
