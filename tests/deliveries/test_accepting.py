@@ -49,9 +49,7 @@ async def test_a_delivery_is_accepted_and_arrives(broker: Broker, api: RecordsAp
 async def test_json_is_sent_as_it_was_written(broker: Broker, api: RecordsApi) -> None:
     body = '[ {"n": 1, "price": 19.90, "exact": 12345678901234567890.123456789, "name": "\\u00e9"} ]'
     text = json.dumps(ONE)[:-1] + ', "body": ' + body + "}"
-    answer = await broker.http.post(
-        "/deliveries", content=text, headers={"Content-Type": "application/json"}
-    )
+    answer = await broker.http.post("/deliveries", content=text, headers={"Content-Type": "application/json"})
     assert answer.status_code == 202, answer.text
     await deliver(broker)
     assert api.requests[0][2] == body.encode()
@@ -188,7 +186,10 @@ async def test_the_same_request_with_the_same_key_is_one_delivery(broker: Broker
     again = await ask(broker, body={"a": 1, "b": 2}, key_headers=key)
     assert (first.status_code, again.status_code) == (202, 202)
     assert first.json()["id"] == again.json()["id"] and first.headers["location"] == again.headers["location"]
-    assert (first.headers.get("idempotency-replayed"), again.headers["idempotency-replayed"]) == (None, "true")
+    assert (first.headers.get("idempotency-replayed"), again.headers["idempotency-replayed"]) == (
+        None,
+        "true",
+    )
     for other in ({"body": {"a": 1}}, {"body": {"a": 1, "b": 2}, "path": "/other"}):
         refused = await ask(broker, **other, key_headers=key)
         assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
