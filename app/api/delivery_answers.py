@@ -61,7 +61,6 @@ class DeliveryAnswer(BaseModel):
 class DeliveryAttemptAnswer(BaseModel):
     """How one attempt ended."""
 
-    id: UUID
     number: int
     at: datetime
     milliseconds: int | None

@@ -17,10 +17,10 @@ router = APIRouter(tags=["Deliveries"])
 
 
 class RetryMetrics(BaseModel):
-    """Of the deliveries that were accepted since then, and of all that are pending or dead now."""
+    """Of the deliveries that were accepted within the time, and of all that are pending or dead now."""
 
-    since: datetime = Field(
-        description="The beginning of the time that was asked for; later where there were over 20,000 since."
+    since: datetime | None = Field(
+        description="Where there were over 20,000: when the first of the latest 20,000 was accepted, of which this is told."
     )
     accepted: int
     delivered: int

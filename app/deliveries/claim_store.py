@@ -25,6 +25,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     DateTime,
+    Integer,
     Interval,
     Select,
     Text,
@@ -33,6 +34,7 @@ from sqlalchemy import (
     false,
     func,
     literal,
+    literal_column,
     or_,
     select,
     true,
@@ -48,9 +50,10 @@ from app.tables import deliveries, delivery_batches
 
 _TIME = DateTime(timezone=True)
 # Written into statements: of a parameter PostgreSQL cannot know that a partial index has all there is.
-_SENDING = deliveries.c.status == literal(DeliveryStatus.SENDING, literal_execute=True)
+_ONE: ColumnElement[int] = literal_column("1", Integer)
+_SENDING = deliveries.c.status == literal(DeliveryStatus.SENDING.value, literal_execute=True)
 _WAITS = deliveries.c.status.in_(
-    [literal(each, literal_execute=True) for each in (DeliveryStatus.QUEUED, DeliveryStatus.RETRYING)]
+    [literal(each.value, literal_execute=True) for each in (DeliveryStatus.QUEUED, DeliveryStatus.RETRYING)]
 )
 _OWN = (
     "id", "claim_id", "replica", "sending_since", "consumer_id", "consumer", "batch_id", "first_record", "records",
@@ -84,13 +87,13 @@ def _columns(table: Any = deliveries) -> list[Column[Any]]:
 def _providers() -> CTE:
     """Those that have something with a time, each found by one look into the index."""
     timed = deliveries.c.next_attempt_at.is_not(None)
-    first = select(deliveries.c.provider).where(timed).order_by(deliveries.c.provider).limit(1)
+    first = select(deliveries.c.provider).where(timed).order_by(deliveries.c.provider).limit(_ONE)
     found = select(first.subquery("first").c.provider).cte("providers", recursive=True)
     following = (
         select(deliveries.c.provider)
         .where(timed, deliveries.c.provider > found.c.provider)
         .order_by(deliveries.c.provider)
-        .limit(1)
+        .limit(_ONE)
         .scalar_subquery()
     )
     return found.union_all(select(following).where(found.c.provider.is_not(None)))
@@ -102,18 +105,26 @@ def _due(providers: CTE) -> CTE:
         .table_valued("provider", "room", name="crowded")
         .render_derived()
     )
-    room = select(crowded.c.room).where(crowded.c.provider == providers.c.provider).scalar_subquery()
+    asked = (
+        select(
+            providers.c.provider,
+            func.coalesce(crowded.c.room, given("each", BigInteger())).label("room"),
+        )
+        .select_from(providers.outerjoin(crowded, crowded.c.provider == providers.c.provider))
+        .where(providers.c.provider.is_not(None))
+        .cte("asked")
+    )
     ready = (
         select(deliveries.c.id, deliveries.c.batch_id, deliveries.c.next_attempt_at)
-        .where(deliveries.c.provider == providers.c.provider, deliveries.c.next_attempt_at <= began())
+        .where(deliveries.c.provider == asked.c.provider, deliveries.c.next_attempt_at <= began())
         .order_by(deliveries.c.next_attempt_at, deliveries.c.id)
-        .limit(func.coalesce(room, given("each", BigInteger())))
+        .limit(asked.c.room)
         .with_for_update(of=deliveries, skip_locked=True)
         .lateral("ready")
     )
     return (
         select(ready)
-        .select_from(providers.join(ready, true()))
+        .select_from(asked.join(ready, true()))
         .order_by(ready.c.next_attempt_at)
         .limit(given("most", BigInteger()))
         .cte("due")

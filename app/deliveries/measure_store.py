@@ -23,9 +23,10 @@ _D = deliveries.c
 
 @dataclass(frozen=True)
 class Measured:
-    """Of the deliveries that were accepted since then. `attempts_p95` None: none has ended."""
+    """Of the deliveries that were accepted within a time; where there were more than `MOST`, of those since then only.
+    `attempts_p95` None: none has ended."""
 
-    since: datetime
+    since: datetime | None
     accepted: int
     delivered: int
     dead: int
@@ -66,7 +67,7 @@ async def measured(tx: Tx, consumer_id: UUID | None, *, now: datetime, within: t
     by_category = select(row.category, func.count()).where(row.category.is_not(None)).group_by(row.category)
     errors = {category: count for category, count in await tx.execute(by_category)}
     return Measured(
-        since=now - within if whole.accepted < MOST else time_of(UUID(whole.oldest)),
+        since=None if whole.accepted < MOST else time_of(UUID(whole.oldest)),
         accepted=whole.accepted,
         delivered=whole.delivered,
         dead=whole.dead,

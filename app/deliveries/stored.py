@@ -67,7 +67,6 @@ class Sealed:
 class DeliveryAttempt:
     """How one attempt ended. `category` None: it arrived; `status` None: nothing came back."""
 
-    id: UUID
     number: int
     at: datetime
     milliseconds: int | None

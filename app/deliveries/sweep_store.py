@@ -17,7 +17,7 @@ async def sweep(tx: Tx, status: DeliveryStatus, *, kept_for: timedelta, limit: i
     old = (
         select(deliveries.c.id)
         .where(
-            deliveries.c.status == literal(status, literal_execute=True),
+            deliveries.c.status == literal(status.value, literal_execute=True),
             deliveries.c.ended_at < began() - kept_for,
         )
         .order_by(deliveries.c.ended_at)
