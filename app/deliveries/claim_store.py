@@ -29,6 +29,7 @@ from sqlalchemy import (
     Interval,
     Select,
     Text,
+    Update,
     Uuid,
     any_,
     false,
@@ -207,7 +208,7 @@ async def claim(
         _CLAIM, replica=replica, most=most, each=each, crowded=list(rooms), rooms=list(rooms.values())
     )
     taken = [_of(row) for row in rows if row["id"] is not None]
-    return Taken(taken, len(rows) - len(taken))
+    return Taken(sorted(taken, key=lambda each: each.due_at or each.sending_since), len(rows) - len(taken))
 
 
 _STUCK = Prepared(
@@ -229,27 +230,26 @@ def _of(row: asyncpg.Record) -> Claimed:
     return Claimed(**{**fields, "key": key, "retry_on": row["retry_on"] or ()})
 
 
-async def lock_batch(tx: Tx, batch_id: UUID, *, ended: int = 0) -> bool:
-    """Until the transaction ends nobody takes of it, nor ends one; `ended` of it are not being sent any more. Whether it was
-    cancelled. Before any of its deliveries is locked, so that nobody waits for each other."""
-    query = (
-        update(delivery_batches)
-        .where(delivery_batches.c.id == batch_id)
-        .values(sending=delivery_batches.c.sending - ended)
-        .returning(delivery_batches.c.cancelled_at)
-    )
+async def lock_batch(tx: Tx, batch_id: UUID) -> bool:
+    """Until the transaction ends nobody takes of it, nor ends one. Whether it was cancelled. Before any of its deliveries is
+    locked, so that no two wait for each other."""
+    batches = delivery_batches.c
+    query = select(batches.cancelled_at).where(batches.id == batch_id).with_for_update()
     return (await tx.execute(query)).scalar_one() is not None
 
 
-async def give_turns(tx: Tx, batch_id: UUID) -> None:
-    """So many of the batch's that wait are due now as it has places that nobody else waits for. Its row has to be locked: in
-    an earlier statement, so that this one sees all that is true by then."""
+async def leave_batch(tx: Tx, batch_id: UUID) -> None:
+    """One of it is not being sent any more."""
+    await tx.execute(_left(batch_id, 1))
+
+
+async def give_turns(tx: Tx, batch_id: UUID, *, ended: int = 0) -> None:
+    """So many of the batch's that wait are due now as it has places that nobody else waits for; `ended` are not being sent any
+    more. Its row has to be locked: in an earlier statement, so that this one sees all that is true by then."""
+    batches = delivery_batches.c
+    left = _left(batch_id, ended).returning((batches.concurrency - batches.sending).label("free")).cte("left")
+    free = select(left.c.free).scalar_subquery()
     of_batch = (deliveries.c.batch_id == batch_id, _WAITS)
-    free = (
-        select(delivery_batches.c.concurrency - delivery_batches.c.sending)
-        .where(delivery_batches.c.id == batch_id)
-        .scalar_subquery()
-    )
     at_hand = select(deliveries.c.id).where(*of_batch, deliveries.c.next_attempt_at <= began()).limit(free)
     due = select(func.count()).select_from(at_hand.subquery()).scalar_subquery()
     waits = (*of_batch, deliveries.c.next_attempt_at.is_(None))
@@ -263,4 +263,12 @@ async def give_turns(tx: Tx, batch_id: UUID) -> None:
         update(deliveries)
         .where(deliveries.c.id == any_(_array(turns)), *waits)
         .values(next_attempt_at=began())
+    )
+
+
+def _left(batch_id: UUID, ended: int) -> Update:
+    return (
+        update(delivery_batches)
+        .where(delivery_batches.c.id == batch_id)
+        .values(sending=delivery_batches.c.sending - ended)
     )

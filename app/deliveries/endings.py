@@ -83,14 +83,16 @@ async def _ended(tx: Tx, claimed: Claimed, planned: Ending) -> Step:
     """Raises ClaimLost, after which nothing of it may be committed."""
     is_cancelled = False
     if claimed.batch_id is not None:
-        is_cancelled = await claim_store.lock_batch(tx, claimed.batch_id, ended=1)
+        is_cancelled = await claim_store.lock_batch(tx, claimed.batch_id)
     step = _WHEN_CANCELLED.get(planned.step, planned.step) if is_cancelled else planned.step
     if claimed.attempts and step is not Step.DELIVERED:  # an earlier one may have arrived, late
         await store.lock(tx, claimed.id)
         step = Step.DELIVERED if await store.has_arrived(tx, claimed.id) else step
     await _written(tx, claimed, replace(planned, step=step))
-    if claimed.batch_id is not None and step is not Step.PUT_BACK:  # else it keeps its turn
-        await claim_store.give_turns(tx, claimed.batch_id)
+    if claimed.batch_id is not None and step is Step.PUT_BACK:  # it keeps its turn
+        await claim_store.leave_batch(tx, claimed.batch_id)
+    elif claimed.batch_id is not None:
+        await claim_store.give_turns(tx, claimed.batch_id, ended=1)
     return step
 
 

@@ -1,5 +1,5 @@
 """A provider's API that takes records, over a real socket: it honours Idempotency-Key, rejects what holds a bad record as a
-whole, and fails as it is told.
+whole, and fails as it is told. `reset` is a connection that breaks once all is applied.
 
 async with RecordsApi.running() as api:
     api.faults["<key>"] = ["503", "reset"]     # of its first requests; or for all keys by `api.fault_of`
@@ -80,10 +80,10 @@ class RecordsApi:
         status, told = self._answers.get(key) or self._applied(json.loads(body or b"[]"))
         if key and status < 500:
             self._answers[key] = (status, told)
-        if fault == "reset":
+        if fault == "reset" and status < 300:
             assert request.transport is not None
             request.transport.abort()
-        self.statuses[fault or ""] += fault is not None
+            self.statuses["reset"] += 1
         return self._told(status, told)
 
     def _applied(self, told: Any) -> tuple[int, dict[str, Any]]:
