@@ -15,6 +15,7 @@ from app.api.access import as_seen
 from app.api.answers import CursorQuery, LimitQuery, Page, page, read_cursor
 from app.api.deliveries import (
     ACCEPTED,
+    READ,
     Deliverer,
     ProviderQuery,
     UserQuery,
@@ -43,6 +44,7 @@ _RETRY_MILLISECONDS = 2000
     "/deliveries/batches",
     status_code=202,
     summary="Have many records delivered",
+    dependencies=[READ],
     responses={
         202: {"description": "It is kept, and sent in requests of its own.", **ACCEPTED},
         **responses("unknown_provider", "grant_not_found", "conflict"),
