@@ -94,7 +94,9 @@ class BodyTooLarge(BrokerError):
     category = Category.VALIDATION
 
     def __init__(self) -> None:
-        super().__init__("The request body is larger than the 1 MiB that this service takes.")
+        super().__init__(
+            "The request body is larger than this service takes: 1 MiB, or 16 MiB for a batch of deliveries."
+        )
 
 
 class RequestTooSlow(BrokerError):

@@ -99,7 +99,7 @@ def build(on: Ground) -> Services:
     disclosures, sealer = _disclosures(on), Sealer(db, vault, Anchor(read.audit_anchor), clock)
     caller = ApiCaller(refresher, on.clients, on.breakers, on.api_door, on.clock, backoff=on.backoff)
     calendars, gateway = wired_calendars(on, caller), wired_gateway(on, caller)
-    deliveries = wired_deliveries(on, gateway, refresher)
+    deliveries = wired_deliveries(on, gateway, refresher, known)
     validator = Validator(db, vault, on.endpoints, on.clients, clock)
     jobs = [
         Job("set_clock", lambda: db.set_clock(clock), timedelta(minutes=1)),
@@ -142,6 +142,12 @@ def build(on: Ground) -> Services:
         hearing=calendars.hearing,
         gateway=gateway,
         sender=deliveries.sender,
+        acceptor=deliveries.acceptor,
+        delivery_reader=deliveries.reader,
+        delivery_measures=deliveries.measures,
+        decider=deliveries.decider,
+        progress=deliveries.progress,
+        cron=deliveries.cron,
         tickets=tickets,
         clients=on.clients,
         registrar=Registrar(db, vault, on.clients, listener, clock),

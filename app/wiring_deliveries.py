@@ -6,12 +6,19 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from app.deliveries import sending, sweeping
+from app.deliveries.accepting import Acceptor
 from app.deliveries.attempting import Attempts
+from app.deliveries.cron import Cron
+from app.deliveries.deciding import Decider
 from app.deliveries.endings import Endings
+from app.deliveries.measuring import DeliveryMeasures
+from app.deliveries.progress import Progress
+from app.deliveries.reading import DeliveryReader
 from app.deliveries.sending import Sender
 from app.deliveries.sweeping import Sweeper
 from app.gateway.call import DEFAULT_WITHIN_SECONDS
 from app.gateway.gateway import Gateway
+from app.grants.known import KnownGrants
 from app.grants.refresh import Refresher
 from app.ground import Ground
 from app.jobs import Job
@@ -25,10 +32,16 @@ class Deliveries:
     """What the rest needs of them."""
 
     sender: Sender
+    acceptor: Acceptor
+    reader: DeliveryReader
+    measures: DeliveryMeasures
+    decider: Decider
+    progress: Progress
+    cron: Cron
     jobs: list[Job]
 
 
-def wired_deliveries(on: Ground, gateway: Gateway, refresher: Refresher) -> Deliveries:
+def wired_deliveries(on: Ground, gateway: Gateway, refresher: Refresher, known: KnownGrants) -> Deliveries:
     """Nothing is started."""
     read = on.read
     stuck_seconds = read.delivery_stuck_seconds
@@ -53,4 +66,14 @@ def wired_deliveries(on: Ground, gateway: Gateway, refresher: Refresher) -> Deli
         Job("release_deliveries", release, often),
         Job("sweep_deliveries", sweeper.sweep, sweeping.EVERY),
     ]
-    return Deliveries(sender, jobs)
+    secret = read.cron_secret
+    return Deliveries(
+        sender=sender,
+        acceptor=Acceptor(on.db, on.vault, on.clients, known, on.clock, wake=sender.wake),
+        reader=DeliveryReader(on.db, on.vault),
+        measures=DeliveryMeasures(on.db, on.clock),
+        decider=Decider(on.db, on.clock, wake=sender.wake),
+        progress=Progress(on.db, on.drain, on.clock),
+        cron=Cron(sender, on.drain, on.clock, secret=None if secret is None else secret.get_secret_value()),
+        jobs=jobs,
+    )

@@ -14,12 +14,16 @@ from app.api import (
     calendar_webhooks,
     clients,
     consumers,
+    cron,
+    deliveries,
+    delivery_batches,
     grant_list,
     grants,
     oauth,
     operations,
     providers,
     refresh,
+    retry,
     tokens,
     users,
 )
@@ -32,6 +36,7 @@ def include(app: FastAPI) -> None:
     for resource in (
         *(batch, tokens, grant_list, grants, oauth, users),
         *(calendar, calendar_events, calendar_reading, calendar_webhooks, providers, clients),
+        *(delivery_batches, deliveries, retry, cron),  # a batch is not a delivery that is called `batches`
         *(consumers, refresh, breakers, audit),
     ):
         api.include_router(resource.router)

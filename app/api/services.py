@@ -30,6 +30,12 @@ from app.consumers.keys import KeyRegistry
 from app.consumers.limits import RateLimiter
 from app.data_keys.keeper import DataKeys
 from app.db import Database
+from app.deliveries.accepting import Acceptor
+from app.deliveries.cron import Cron
+from app.deliveries.deciding import Decider
+from app.deliveries.measuring import DeliveryMeasures
+from app.deliveries.progress import Progress
+from app.deliveries.reading import DeliveryReader
 from app.deliveries.sending import Sender
 from app.drain import Drain
 from app.gateway.gateway import Gateway
@@ -77,6 +83,12 @@ class Services:
     event_writer: EventWriter
     hearing: Hearing
     gateway: Gateway
+    acceptor: Acceptor
+    delivery_reader: DeliveryReader
+    delivery_measures: DeliveryMeasures
+    decider: Decider
+    progress: Progress
+    cron: Cron
     sender: Sender
     tickets: Tickets
     clients: OAuthClients
