@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from app.api.access import as_seen, consumer_with
 from app.api.answers import CursorQuery, LimitQuery, Page, page, read_cursor
@@ -16,7 +16,7 @@ from app.api.delivery_asked import DeliveryBody, IdempotencyKey
 from app.api.deps import OpaqueName
 from app.api.problems import responses
 from app.api.services import Services, Use
-from app.api.verbatim import VerbatimRoute
+from app.api.verbatim import VerbatimRoute, read_body
 from app.consumers.consumer import Consumer, Scope
 from app.deliveries.accepting import Accepted, Repeatable
 from app.deliveries.delivery import DeliveryStatus
@@ -33,6 +33,12 @@ DeliveryPath = Annotated[UUID, Path(description="The `id` of a delivery.")]
 ProviderQuery = Annotated[str | None, Query(max_length=64, description="Those to this provider.")]
 UserQuery = Annotated[OpaqueName | None, Query(description="Those of this user.")]
 
+
+async def _read(request: Request, _consumer: Deliverer) -> None:
+    await read_body(request)
+
+
+READ = Depends(_read)
 ACCEPTED: dict[str, Any] = {
     "headers": {
         "Location": {"description": "Where it is looked at.", "schema": {"type": "string"}},
@@ -48,6 +54,7 @@ ACCEPTED: dict[str, Any] = {
     "/deliveries",
     status_code=202,
     summary="Have a call delivered",
+    dependencies=[READ],
     responses={
         202: {"description": "It is kept, and sent as soon as it is due.", **ACCEPTED},
         **responses("unknown_provider", "grant_not_found", "conflict"),

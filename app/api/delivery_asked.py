@@ -104,10 +104,6 @@ class DeliveryBody(_Asked):
         default=None, description="When it is sent first, 30 days ahead at most; left out: at once."
     )
 
-    @classmethod
-    def verbatim(cls) -> frozenset[str]:
-        return frozenset({"body"})
-
     def wanted(self) -> Wanted:
         """Raises ValidationFailed."""
         return Wanted(
@@ -148,10 +144,6 @@ class DeliveryBatchBody(_Asked):
         max_length=255,
         description='The name of the field around the records: `inputs` sends `{"inputs": [...]}`. Left out: an array is sent.',
     )
-
-    @classmethod
-    def lists(cls) -> frozenset[str]:
-        return frozenset({"records"})
 
     def wanted(self) -> WantedBatch:
         """Raises ValidationFailed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated
 from uuid import UUID
@@ -15,6 +16,7 @@ from app.api.access import as_seen
 from app.api.answers import CursorQuery, LimitQuery, Page, page, read_cursor
 from app.api.deliveries import (
     ACCEPTED,
+    READ,
     Deliverer,
     ProviderQuery,
     UserQuery,
@@ -43,6 +45,7 @@ _RETRY_MILLISECONDS = 2000
     "/deliveries/batches",
     status_code=202,
     summary="Have many records delivered",
+    dependencies=[READ],
     responses={
         202: {"description": "It is kept, and sent in requests of its own.", **ACCEPTED},
         **responses("unknown_provider", "grant_not_found", "conflict"),
@@ -159,11 +162,12 @@ async def _visible(services: Services, consumer: Consumer, batch_id: UUID) -> St
 async def _events(services: Services, batch: StoredBatch) -> AsyncIterator[str]:
     """As the HTML standard writes them (section 9.2)."""
     yield f"retry: {_RETRY_MILLISECONDS}\n\n"
-    async for each in services.progress.of(batch):
-        if each is None:
-            yield ": nothing new\n\n"
-            continue
-        data = json.dumps(counts_of(each).model_dump(mode="json"))
-        yield f"event: progress\ndata: {data}\n\n"
-        if each.has_ended:
-            yield f"event: done\ndata: {data}\n\n"
+    async with aclosing(services.progress.of(batch)) as turns:
+        async for each in turns:
+            if each is None:
+                yield ": nothing new\n\n"
+                continue
+            data = json.dumps(counts_of(each).model_dump(mode="json"))
+            yield f"event: progress\ndata: {data}\n\n"
+            if each.has_ended:
+                yield f"event: done\ndata: {data}\n\n"

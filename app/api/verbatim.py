@@ -5,6 +5,7 @@ What is read is read once it is known who asks, since it takes long where there 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from app.api.deps import MAX_DEPTH, Body
 from app.errors import InvalidRequest
 
 _SPACE = re.compile(r"[ \t\n\r]*")
+VERBATIM, LISTS = frozenset({"body"}), frozenset({"records"})
+_LONG = 64 * 1024
 _BRACKETS = re.compile(r"[\[{]")
 
 
@@ -32,10 +35,22 @@ class JsonText:
 
 
 class Unread:
-    """A body that nobody has looked at yet."""
+    """A body that is read once it is known who asks."""
 
     def __init__(self, raw: bytes) -> None:
-        self.raw = raw
+        self._raw = raw
+        self._members: Any = None
+
+    @property
+    def members(self) -> Any:
+        if self._members is None:
+            self._members = members(self._raw, verbatim=VERBATIM, lists=LISTS)
+        return self._members
+
+    async def read(self) -> None:
+        """In a thread where it is long: it is read value by value, so that others have their turn in between."""
+        if len(self._raw) > _LONG:
+            await asyncio.to_thread(lambda: self.members)
 
 
 AnyJson = Annotated[
@@ -47,22 +62,12 @@ JsonTexts = tuple[InstanceOf[JsonText], ...]
 
 
 class VerbatimBody(Body):
-    """The members named in `verbatim` are kept as `JsonText`, of those in `lists` each item is."""
+    """`body` is kept as it is written, and so is each of `records`."""
 
     @model_validator(mode="before")
     @classmethod
     def _read(cls, given: object) -> object:
-        if not isinstance(given, Unread):
-            return given
-        return members(given.raw, verbatim=cls.verbatim(), lists=cls.lists())
-
-    @classmethod
-    def verbatim(cls) -> frozenset[str]:
-        return frozenset()
-
-    @classmethod
-    def lists(cls) -> frozenset[str]:
-        return frozenset()
+        return given.members if isinstance(given, Unread) else given
 
 
 class VerbatimRoute(APIRoute):
@@ -72,15 +77,24 @@ class VerbatimRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def unread(request: Request) -> Response:
-            response: Response = await handler(_UnreadRequest(request.scope, request.receive))
+            response: Response = await handler(UnreadRequest(request.scope, request.receive))
             return response
 
         return unread
 
 
-class _UnreadRequest(Request):
-    async def json(self) -> Any:
-        return Unread(await self.body())
+class UnreadRequest(Request):
+    unread: Unread | None = None
+
+    async def json(self) -> Unread:
+        self.unread = Unread(await self.body())
+        return self.unread
+
+
+async def read_body(request: Request) -> None:
+    """For a dependency that comes after the one which tells who asks. Raises InvalidRequest."""
+    if isinstance(request, UnreadRequest) and request.unread is not None:
+        await request.unread.read()
 
 
 def members(raw: bytes, *, verbatim: frozenset[str], lists: frozenset[str]) -> Any:

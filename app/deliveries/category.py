@@ -128,6 +128,8 @@ def of_token_error(error: BrokerError) -> Verdict:
 
 def of_error(error: BrokerError, method: str) -> Verdict:
     """What came of a call where no answer did."""
+    if isinstance(error, InsufficientScope):
+        return Verdict(Category.PERMANENT, error.code, status=403)
     if isinstance(error, (*_NOBODY_THERE, ReconnectRequired, ProviderRejectedClient)):
         return of_token_error(error)
     if isinstance(error, _NOT_NOW):

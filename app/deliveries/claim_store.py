@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 from sqlalchemy import (
@@ -29,7 +28,6 @@ from sqlalchemy import (
     Interval,
     Select,
     Text,
-    Update,
     Uuid,
     any_,
     false,
@@ -42,7 +40,6 @@ from sqlalchemy import (
     update,
 )
 
-from app.db import Tx
 from app.deliveries.claimed import Claimed
 from app.deliveries.delivery import DeliveryStatus
 from app.grants.grant import GrantKey
@@ -53,9 +50,6 @@ _TIME = DateTime(timezone=True)
 # Written into statements: of a parameter PostgreSQL cannot know that a partial index has all there is.
 _ONE: ColumnElement[int] = literal_column("1", Integer)
 _SENDING = deliveries.c.status == literal(DeliveryStatus.SENDING.value, literal_execute=True)
-_WAITS = deliveries.c.status.in_(
-    [literal(each.value, literal_execute=True) for each in (DeliveryStatus.QUEUED, DeliveryStatus.RETRYING)]
-)
 _OWN = (
     "id", "claim_id", "replica", "sending_since", "consumer_id", "consumer", "batch_id", "first_record", "records",
     "provider", "user_id", "account", "method", "path", "sealed_request", "retry_on", "attempts", "max_attempts",
@@ -138,13 +132,13 @@ def _held(due: CTE) -> CTE:
     batches = delivery_batches.c
     return (
         select(batches.id, (batches.concurrency - batches.sending).label("free"))
-        .where(batches.id == any_(_array(select(due.c.batch_id))))
+        .where(batches.id == any_(array_of(select(due.c.batch_id))))
         .with_for_update(skip_locked=True)
         .cte("held")
     )
 
 
-def _array(ids: Select[Any]) -> ColumnElement[Any]:
+def array_of(ids: Select[Any]) -> ColumnElement[Any]:
     # They are looked for once, and by the key, however many PostgreSQL takes them for.
     return func.array(ids.scalar_subquery(), type_=ARRAY(Uuid))
 
@@ -161,7 +155,7 @@ def _claimed() -> Prepared:
     has_place = or_(placed.c.batch_id.is_(None), func.coalesce(placed.c.place <= placed.c.free, false()))
     taken = (
         update(deliveries)
-        .where(deliveries.c.id == any_(_array(select(placed.c.id).where(has_place))))
+        .where(deliveries.c.id == any_(array_of(select(placed.c.id).where(has_place))))
         .values(
             status=DeliveryStatus.SENDING,
             claim_id=func.gen_random_uuid(),
@@ -175,14 +169,14 @@ def _claimed() -> Prepared:
     )
     waiting = (
         update(deliveries)
-        .where(deliveries.c.id == any_(_array(select(placed.c.id).where(placed.c.place > placed.c.free))))
+        .where(deliveries.c.id == any_(array_of(select(placed.c.id).where(placed.c.place > placed.c.free))))
         .values(next_attempt_at=None)
         .cte("waiting")
     )
     more = select(func.count()).where(placed.c.batch_id == delivery_batches.c.id, has_place)
     counted = (
         update(delivery_batches)
-        .where(delivery_batches.c.id == any_(_array(select(placed.c.batch_id).where(has_place))))
+        .where(delivery_batches.c.id == any_(array_of(select(placed.c.batch_id).where(has_place))))
         .values(sending=delivery_batches.c.sending + more.scalar_subquery())
         .cte("counted")
     )
@@ -228,47 +222,3 @@ def _of(row: asyncpg.Record) -> Claimed:
     fields = dict(row)
     key = GrantKey(fields.pop("provider"), fields.pop("user_id"), fields.pop("account"))
     return Claimed(**{**fields, "key": key, "retry_on": row["retry_on"] or ()})
-
-
-async def lock_batch(tx: Tx, batch_id: UUID) -> bool:
-    """Until the transaction ends nobody takes of it, nor ends one. Whether it was cancelled. Before any of its deliveries is
-    locked, so that no two wait for each other."""
-    batches = delivery_batches.c
-    query = select(batches.cancelled_at).where(batches.id == batch_id).with_for_update()
-    return (await tx.execute(query)).scalar_one() is not None
-
-
-async def leave_batch(tx: Tx, batch_id: UUID) -> None:
-    """One of it is not being sent any more."""
-    await tx.execute(_left(batch_id, 1))
-
-
-async def give_turns(tx: Tx, batch_id: UUID, *, ended: int = 0) -> None:
-    """So many of the batch's that wait are due now as it has places that nobody else waits for; `ended` are not being sent any
-    more. Its row has to be locked: in an earlier statement, so that this one sees all that is true by then."""
-    batches = delivery_batches.c
-    left = _left(batch_id, ended).returning((batches.concurrency - batches.sending).label("free")).cte("left")
-    free = select(left.c.free).scalar_subquery()
-    of_batch = (deliveries.c.batch_id == batch_id, _WAITS)
-    at_hand = select(deliveries.c.id).where(*of_batch, deliveries.c.next_attempt_at <= began()).limit(free)
-    due = select(func.count()).select_from(at_hand.subquery()).scalar_subquery()
-    waits = (*of_batch, deliveries.c.next_attempt_at.is_(None))
-    turns = (
-        select(deliveries.c.id)
-        .where(*waits)
-        .order_by(deliveries.c.id)
-        .limit(func.greatest(literal(0), free - due))
-    )
-    await tx.execute(
-        update(deliveries)
-        .where(deliveries.c.id == any_(_array(turns)), *waits)
-        .values(next_attempt_at=began())
-    )
-
-
-def _left(batch_id: UUID, ended: int) -> Update:
-    return (
-        update(delivery_batches)
-        .where(delivery_batches.c.id == batch_id)
-        .values(sending=delivery_batches.c.sending - ended)
-    )

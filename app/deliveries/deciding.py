@@ -11,8 +11,8 @@ from app.audit import store as audit
 from app.audit.event import AuditEvent
 from app.clock import Clock
 from app.db import Database, Tx
-from app.deliveries import claim_store
 from app.deliveries import deciding_store as store
+from app.deliveries import turn_store
 from app.deliveries.delivery import DeliveryStatus
 from app.deliveries.split import SPLIT
 from app.deliveries.stored import StoredBatch, StoredDelivery
@@ -78,9 +78,9 @@ class Decider:
             if batch_id is None:
                 yield tx
                 return
-            await claim_store.lock_batch(tx, batch_id)
+            await turn_store.lock_batch(tx, batch_id)
             yield tx
-            await claim_store.give_turns(tx, batch_id)
+            await turn_store.give_turns(tx, batch_id)
 
     async def _record(
         self, tx: Tx, action: str, actor: str, about: StoredDelivery | StoredBatch, told: Mapping[str, Any]

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from app.clock import Clock
 from app.db import Database, Tx, insist
-from app.deliveries import claim_store, store
+from app.deliveries import store, turn_store
 from app.deliveries.category import Step, Verdict
 from app.deliveries.claimed import Claimed, Ending, ending
 from app.errors import Category
@@ -64,7 +64,7 @@ class Endings:
         arrived_now = False
         async with self._db.begin() as tx:
             if claimed.batch_id is not None:
-                await claim_store.lock_batch(tx, claimed.batch_id)
+                await turn_store.lock_batch(tx, claimed.batch_id)
             await store.lock(tx, claimed.id)
             verdict = planned.verdict
             is_noted = verdict.was_tried and await store.correct(
@@ -73,7 +73,7 @@ class Endings:
             if is_noted and planned.step is Step.DELIVERED:
                 arrived_now = await store.arrived_late(tx, claimed, planned)
             if arrived_now and claimed.batch_id is not None:
-                await claim_store.give_turns(tx, claimed.batch_id)
+                await turn_store.give_turns(tx, claimed.batch_id)
         if arrived_now:
             _count(claimed, Step.DELIVERED)
         return planned.step
@@ -83,16 +83,16 @@ async def _ended(tx: Tx, claimed: Claimed, planned: Ending) -> Step:
     """Raises ClaimLost, after which nothing of it may be committed."""
     is_cancelled = False
     if claimed.batch_id is not None:
-        is_cancelled = await claim_store.lock_batch(tx, claimed.batch_id)
+        is_cancelled = await turn_store.lock_batch(tx, claimed.batch_id)
     step = _WHEN_CANCELLED.get(planned.step, planned.step) if is_cancelled else planned.step
     if claimed.attempts and step is not Step.DELIVERED:  # an earlier one may have arrived, late
         await store.lock(tx, claimed.id)
         step = Step.DELIVERED if await store.has_arrived(tx, claimed.id) else step
     await _written(tx, claimed, replace(planned, step=step))
     if claimed.batch_id is not None and step is Step.PUT_BACK:  # it keeps its turn
-        await claim_store.leave_batch(tx, claimed.batch_id)
+        await turn_store.leave_batch(tx, claimed.batch_id)
     elif claimed.batch_id is not None:
-        await claim_store.give_turns(tx, claimed.batch_id, ended=1)
+        await turn_store.give_turns(tx, claimed.batch_id, ended=1)
     return step
 
 

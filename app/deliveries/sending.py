@@ -141,15 +141,16 @@ class Sender:
         most = self._concurrency - len(self._running)
         if most <= 0:
             return Taken([], 0)
-        each = max(1, self._concurrency // 2)
+        half = max(1, self._concurrency // 2)
         now = self._clock.monotonic()
         self._resting = {name: until for name, until in self._resting.items() if until > now}
-        rooms = {name: max(0, each - count) for name, count in Counter(self._running.values()).items()}
+        busy = Counter(self._running.values())
+        rooms = {name: min(most, max(0, half - count)) for name, count in busy.items()}
         taken = await claim_store.claim(
             self._db.statements,
             replica=self._replica,
             most=most,
-            each=each,
+            each=min(most, half),
             rooms={**rooms, **dict.fromkeys(self._resting, 0)},
         )
         for claimed in taken.claimed:

@@ -1,5 +1,5 @@
 """The SQL of how claims on deliveries end: fenced by the claim, with the attempt's line of the history in the same
-transaction. All of a batch's is done with the batch's row locked (`claim_store.lock_batch`)."""
+transaction. All of a batch's is done with the batch's row locked (`turn_store.lock_batch`)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,6 @@ from tests.broker import ADMIN_KEY, Replica, Replicas, bring
 from tests.deliveries import rows
 from tests.deliveries.upstream import RecordsApi
 from tests.postgres import database
-from tests.vault import loaded_vault
 
 RECORDS = 10_000
 BAD = {n for n in range(RECORDS) if n % 100 == 37}
@@ -56,9 +55,18 @@ async def test_every_record_is_delivered_once_or_dead_for_a_reason(
     async with httpx.AsyncClient(headers=headers, base_url=three[0].url) as http:
         brought = bring(sandbox.grant("ada"), expires_in=300)
         (await http.put("/grants/records/ada", json=brought)).raise_for_status()
-    vault = await loaded_vault(database_url)
-    told = [{"n": n, "bad": True} if n in BAD else {"n": n} for n in range(RECORDS)]
-    batch_id = await rows.put_batch(database_url, vault, told, per_request=10, concurrency=16)
+        told = [{"n": n, "bad": True} if n in BAD else {"n": n} for n in range(RECORDS)]
+        wanted = {
+            "provider": "records",
+            "user_id": "ada",
+            "method": "POST",
+            "path": "/records",
+            "records": told,
+        }
+        sizes = {"records_per_request": 10, "concurrency": 16}
+        accepted = await http.post("/deliveries/batches", json={**wanted, **sizes})
+        assert accepted.status_code == 202, accepted.text
+        batch_id = UUID(accepted.json()["id"])
 
     await _until_applied(api, RECORDS // 4)
     ended_token = brought["access_token"]
@@ -67,6 +75,9 @@ async def test_every_record_is_delivered_once_or_dead_for_a_reason(
     three[2].process.kill()
     await _until_ended(database_url, batch_id)
 
+    async with httpx.AsyncClient(headers=headers, base_url=three[0].url) as http:
+        counts = (await http.get(f"/deliveries/batches/{batch_id}")).json()
+    assert (counts["delivered"], counts["dead"], counts["total"]) == (RECORDS - len(BAD), len(BAD), RECORDS)
     found = await rows.rows_of(database_url, batch_id)
     leaves = [each for each in found if each["records"]]
     assert sorted(_records_of(leaves)) == list(range(RECORDS))
