@@ -196,6 +196,14 @@ class ApiCaller:
                 talk.drop(heard)
             await self._clock.sleep(delay)
 
+    def _heed(self, client: OAuthClient, talk: _Conversation[R, A], heard: A | UpstreamError) -> None:
+        """A pause is everybody's. Who has a way of its own with 429 goes by that where the API has no limits that we know."""
+        if isinstance(heard, UpstreamError) or heard.status != 429 or talk.grant is None:
+            return
+        seconds = heard.retry_after()
+        if seconds and (talk.manners.waits_out or client.provider.api.is_limited):
+            self._pacing.held(client, talk.grant.id, seconds)
+
     async def _heard(self, client: OAuthClient, talk: _Conversation[R, A]) -> A | UpstreamError:
         """What came of one try. Raises _OutOfTime where it was the caller's time that did not suffice."""
         left, most = talk.left(), self._door.timeout_seconds

@@ -112,7 +112,7 @@ class Pacer:
 
     async def _admitted(self, provider: str, api: parts.Api, grant_id: UUID, within: float) -> None:
         held_until = self._holds.until(provider, grant_id, NOBODY) if self._holds else 0.0
-        if not (api.rate or api.rate_per_grant):
+        if not api.is_limited:
             await self._after(held_until, within)
             return
         turns = self._turns_of(provider, api, grant_id)
@@ -139,8 +139,10 @@ class Pacer:
         self._turns[key] = limits, turns
         return turns
 
-    async def _reserved(self, provider: str, rates: Rates, waiting: int, pace: float) -> Reserved:
-        return await self._reservations.reserved(provider, rates, waiting=waiting, pace=pace)
+    async def _reserved(
+        self, provider: str, rates: Rates, waiting: int, pace: float, late: float
+    ) -> Reserved:
+        return await self._reservations.reserved(provider, rates, waiting=waiting, pace=pace, late=late)
 
     def _hold(self, provider: str, scope: UUID, until: float) -> None:
         for (name, grant_id), (_, turns) in self._turns.items():

@@ -41,14 +41,18 @@ class Reservations:
         self._clock = clock
         self._replica = replica
         self._away_until = 0.0
+        self._late = 0  # microseconds that PostgreSQL took of late
         self._mine: LRUCache[Scope, Book] = LRUCache(_BOOKS)  # by the monotonic clock
         self._uncounted: LRUCache[Scope, int] = LRUCache(_BOOKS)
         self._seen: LRUCache[str, int] = LRUCache(_BOOKS)
         self._asking: set[asyncio.Task[Any]] = set()
 
-    async def reserved(self, provider: str, rates: Rates, *, waiting: int, pace: float) -> Reserved:
-        """Turns that fit all rates, by the monotonic clock."""
-        demand = Demand(self._replica, waiting, pace)
+    async def reserved(
+        self, provider: str, rates: Rates, *, waiting: int, pace: float, late: float
+    ) -> Reserved:
+        """Turns that fit all rates, by the monotonic clock. `late`: seconds until use can be made of one, apart from what
+        PostgreSQL takes."""
+        demand = Demand(self._replica, waiting, pace, self._late + int(late * SECOND))
         now = self._clock.monotonic()
         if now < self._away_until:
             return self._alone(provider, rates, demand)
@@ -89,6 +93,7 @@ class Reservations:
             asked_at = self._micros()
             now, books = await rate_store.locked(tx, provider, rates)
             answered_at = self._micros()
+            self._late = max(answered_at - asked_at, self._late * 9 // 10)
             counted = (_counting(books[scope], now, count) for scope, count in scopes.items())
             kept, reserved = reserve(tuple(counted), now, demand)
             for scope, book in zip(rates, kept, strict=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from app.resilience import Rate
 _AHEAD_SECONDS = AHEAD / SECOND
 _PACE_SECONDS = 1.0  # after which a call counts for a third
 
-# Of so many who wait, at such a pace: what is reserved for them, by the monotonic clock.
-Reserve = Callable[[int, float], Awaitable[Reserved]]
+# For so many who wait, at such a pace, by one who is so many seconds late: what is reserved, by the monotonic clock.
+Reserve = Callable[[int, float, float], Awaitable[Reserved]]
 
 
 class TooLong(Exception):
@@ -40,6 +40,12 @@ class _Turn:
     count: int
 
 
+@dataclass(frozen=True)
+class _Waiter:
+    since: float
+    until: float
+
+
 class Turns:
     """All of its methods run on one event loop."""
 
@@ -49,12 +55,13 @@ class Turns:
         self._clock = clock
         self._shortest = min(rates, key=lambda rate: rate.per_seconds)
         self._turns: deque[_Turn] = deque()  # by time
-        self._waiting: deque[tuple[asyncio.Future[_Turn], float]] = deque()  # and until when
+        self._waiting: OrderedDict[asyncio.Future[_Turn], _Waiter] = OrderedDict()
         self._held_until = 0.0
         self._ask_at = 0.0
         self._next_at = 0.0  # when one more may be reserved for who has none; as far as is known
         self._sharers = 1
         self._taken, self._pace, self._paced_at = 0, 0.0, clock.monotonic()
+        self._late = 0.0  # seconds, when a turn was lost by it
         self._woken = asyncio.Event()
         self._tending: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[None] | None = None
@@ -70,7 +77,7 @@ class Turns:
         if expected > within:
             raise TooLong(expected)
         mine: asyncio.Future[_Turn] = asyncio.get_running_loop().create_future()
-        self._waiting.append((mine, now + within))
+        self._waiting[mine] = _Waiter(now, now + within)
         self._tend()
         try:
             async with asyncio.timeout(within):
@@ -92,7 +99,7 @@ class Turns:
         self._woken.set()
 
     async def close(self) -> None:
-        for mine, _ in self._waiting:
+        for mine in self._waiting:
             if not mine.done():
                 mine.set_exception(TooLong(0))
         for task in (self._tending, self._asking):
@@ -123,7 +130,7 @@ class Turns:
             turn = mine.result()
             self._taken -= 1
             self._turns.appendleft(_Turn(turn.at, turn.until, 1))
-        self._waiting = deque(each for each in self._waiting if each[0] is not mine)
+        self._waiting.pop(mine, None)
         self._woken.set()
 
     def _tend(self) -> None:
@@ -151,13 +158,15 @@ class Turns:
 
     def _hand_out(self, now: float) -> None:
         while self._waiting:
-            mine, _ = self._waiting[0]
+            mine, waiter = next(iter(self._waiting.items()))
             if not mine.done():
+                if self._turns and waiter.since < self._turns[0].until <= now:
+                    self._late = max(self._late, now - self._turns[0].at)
                 turn = self._taken_turn(now)
                 if turn is None:
                     return
                 mine.set_result(turn)
-            self._waiting.popleft()
+            del self._waiting[mine]
 
     def _lacking(self) -> int:
         return max(0, len(self._waiting) - sum(turn.count for turn in self._turns))
@@ -165,7 +174,8 @@ class Turns:
     async def _ask(self) -> None:
         try:
             now = self._clock.monotonic()
-            reserved = await self._reserve(self._lacking(), self._pace_at(now))
+            reserved = await self._reserve(self._lacking(), self._pace_at(now), self._late)
+            self._late /= 2
             self._keep(reserved)
         finally:
             self._asking = None
@@ -195,11 +205,11 @@ class Turns:
 
     def _send_away(self) -> None:
         """Those who would wait in vain."""
-        staying: deque[tuple[asyncio.Future[_Turn], float]] = deque()
-        for mine, until in self._waiting:
+        staying: OrderedDict[asyncio.Future[_Turn], _Waiter] = OrderedDict()
+        for mine, waiter in self._waiting.items():
             expected = self._expected(len(staying))
-            if expected <= until:
-                staying.append((mine, until))
+            if expected <= waiter.until:
+                staying[mine] = waiter
             elif not mine.done():
                 mine.set_exception(TooLong(expected - self._clock.monotonic()))
         self._waiting = staying

@@ -20,6 +20,7 @@ CELLS = 100
 AHEAD = 1 * SECOND  # turns are reserved so far ahead: a replica that dies takes no more with it
 _SPARE_AT_MOST = 2 * SECOND  # may what nobody waits for yet be kept
 _TURN_AT_MOST = 1 * SECOND
+_LATE_AT_MOST = 1 * SECOND
 _FURTHEST = AHEAD + _SPARE_AT_MOST
 _AT_WORK = 3 * SECOND  # who asked so lately has a share
 _SEEN = 600 * SECOND
@@ -108,11 +109,13 @@ class Book:
 
 @dataclass(frozen=True)
 class Demand:
-    """What a replica wants: turns for `waiting` calls, and some for those that come next, of which there are `pace` a second."""
+    """What a replica wants: turns for `waiting` calls, and some for those that come next, of which there are `pace` a second.
+    `late`: how long it takes until it can make use of one."""
 
     by: str
     waiting: int
     pace: float = 0.0
+    late: int = 0
 
 
 @dataclass(frozen=True)
@@ -136,24 +139,25 @@ def reserve(books: Sequence[Book], now: int, demand: Demand) -> tuple[tuple[Book
     kept = tuple(book.at(now).asked_by(demand.by, now) for book in books)
     askers = {name: then for book in kept for name, then in book.askers.items()}
     sharers = sum(then > now - _AT_WORK for then in askers.values())
-    kept, turns, next_at = _queued(kept, now, demand.waiting, _share(kept, sharers))
-    if next_at is None and (spare := _spare(kept, now, demand.pace)) is not None:
+    kept, turns, next_at = _queued(kept, now, demand, _share(kept, sharers))
+    if next_at is None and (spare := _spare(kept, now, demand)) is not None:
         kept = _counting(kept, spare)
         turns = (*turns, spare)
     return kept, Reserved(turns, next_at, sharers, len(askers))
 
 
 def _queued(
-    books: tuple[Book, ...], now: int, waiting: int, share: int
+    books: tuple[Book, ...], now: int, demand: Demand, share: int
 ) -> tuple[tuple[Book, ...], tuple[Turn, ...], int | None]:
     """Turns for those who wait, in time; of those that are not now, no more than a share."""
     turns: tuple[Turn, ...] = ()
+    waiting, lasting = demand.waiting, _lasting(books, demand)
     at, room = _earliest(books, max(now, *(book.held_until for book in books)))
     while waiting:
         count = min(waiting, room) if at <= now else min(waiting, room, share)
         if at > now + AHEAD or not count:
             return books, turns, at
-        turn = Turn(at, at + _validity(books), count)
+        turn = Turn(at, at + lasting, count)
         books = _counting(books, turn)
         turns = (*turns, turn)
         waiting -= count
@@ -162,7 +166,7 @@ def _queued(
     return books, turns, None
 
 
-def _spare(books: tuple[Book, ...], now: int, pace: float) -> Turn | None:
+def _spare(books: tuple[Book, ...], now: int, demand: Demand) -> Turn | None:
     """What is kept for those who come next: for long, where at most half of the limit is used; for a moment, where there is
     less; never more than a quarter of what is left."""
     at, room = _earliest(books, max(now, *(book.held_until for book in books)))
@@ -170,8 +174,8 @@ def _spare(books: tuple[Book, ...], now: int, pace: float) -> Turn | None:
         return None
     plenty = min(window.rate.limit // 2 - window.used(now) for book in books for window in book.windows)
     shortest = min(window.rate.per_seconds for book in books for window in book.windows) * SECOND
-    for lasting, most in ((min(shortest, _SPARE_AT_MOST), plenty // 2), (_validity(books), room // 4)):
-        if (count := min(int(pace * lasting / SECOND), most)) > 0:
+    for lasting, most in ((min(shortest, _SPARE_AT_MOST), plenty // 2), (_lasting(books, demand), room // 4)):
+        if (count := min(int(demand.pace * lasting / SECOND), most)) > 0:
             return Turn(now, now + lasting, count)
     return None
 
@@ -191,10 +195,10 @@ def _counting(books: Sequence[Book], turn: Turn) -> tuple[Book, ...]:
     return tuple(book.counting(turn) for book in books)
 
 
-def _validity(books: Sequence[Book]) -> int:
-    """How late one may be: what comes later than that has lost its turn. What it is costs as much of the rate."""
+def _lasting(books: Sequence[Book], demand: Demand) -> int:
+    """How long a turn is good: what comes later has lost it. What it is costs as much of the rate."""
     shortest = min(window.rate.per_seconds for book in books for window in book.windows)
-    return min(_TURN_AT_MOST, shortest * SECOND * 95 // 1000)
+    return min(_TURN_AT_MOST, shortest * SECOND * 95 // 1000) + min(demand.late, _LATE_AT_MOST)
 
 
 def _share(books: Sequence[Book], sharers: int) -> int:

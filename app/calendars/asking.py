@@ -121,4 +121,6 @@ def _meaning(error: BrokerError) -> ErrorType:
     permanent = isinstance(error, UpstreamError) and error.category is Category.PERMANENT
     if isinstance(error, ProviderRejectedClient) or permanent:
         return ErrorType.MISCONFIGURED
+    if isinstance(error, UpstreamError) and error.category is Category.RATE_LIMIT:
+        return ErrorType.RATE_LIMITED
     return ErrorType.PROVIDER_UNAVAILABLE if error.retryable else ErrorType.INTERNAL

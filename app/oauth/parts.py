@@ -199,6 +199,10 @@ class Api(Group):
                 raise mistake(f"has two limits for {rate.per_seconds} seconds; keep the lower one")
         return rates
 
+    @property
+    def is_limited(self) -> bool:
+        return bool(self.rate or self.rate_per_grant)
+
 
 class Errors(Group):
     """Codes matched exactly, never texts; they come before the defaults of RFC 6749."""

@@ -369,6 +369,26 @@ async def test_a_postgres_that_hangs_stops_nobody_and_what_went_meanwhile_is_cou
         await db.close()
 
 
+async def test_a_slow_postgres_slows_calls_and_stops_none(make: Make, database_url: str) -> None:
+    pacer, client = make(), client_of(10, 1)
+    assert await admitted(pacer, client, 1) == 1
+
+    async def locking() -> None:
+        async with database(database_url) as connection:
+            while True:
+                async with connection.transaction():
+                    await connection.execute("SELECT pg_sleep(0.25) FROM api_rates FOR UPDATE")
+
+    slowing = asyncio.create_task(locking())
+    await asyncio.sleep(0.5)
+    try:
+        for _ in range(3):
+            assert await admitted(pacer, client, 5, within=8) == 5
+    finally:
+        slowing.cancel()
+        await asyncio.gather(slowing, return_exceptions=True)
+
+
 async def test_what_says_nothing_any_more_is_swept(make: Make, database_url: str) -> None:
     pacer, short, long = make(), client_of(1, 1, name="short"), client_of(1, 86400, name="long")
     await pacer.admit(short, GRANT, within=1)

@@ -36,6 +36,7 @@ ASKS = st.lists(
         st.integers(1, 30),  # who wait
         st.sampled_from([0.0, 3.0, 40.0]),  # calls a second
         st.sampled_from("abc"),
+        st.sampled_from([0, 0, 3_000, 400_000, 5_000_000]),  # how late it is
         st.floats(0, 1),  # how much of a turn's time goes by before it is used
     ),
     min_size=1,
@@ -52,15 +53,15 @@ ASKS = st.lists(
     ),
     asks=ASKS,
 )
-@example(rates=[(10, 1)], asks=[(0, 10, 0.0, "a", 1.0), (500_000, 10, 0.0, "b", 0.0)])
+@example(rates=[(10, 1)], asks=[(0, 10, 0.0, "a", 0, 1.0), (500_000, 10, 0.0, "b", 0, 0.0)])
 @settings(max_examples=300, deadline=None)
 def test_no_span_holds_more_calls_than_the_limit_whoever_reserved_them_and_whenever_they_are_made(
-    rates: list[tuple[int, int]], asks: list[tuple[int, int, float, str, float]]
+    rates: list[tuple[int, int]], asks: list[tuple[int, int, float, str, int, float]]
 ) -> None:
     kept, now, made = books(*rates), START, []
-    for since, waiting, pace, by, lateness in asks:
+    for since, waiting, pace, by, late, lateness in asks:
         now += since
-        kept, reserved = reserve(kept, now, Demand(by, waiting, pace))
+        kept, reserved = reserve(kept, now, Demand(by, waiting, pace, late))
         for turn in reserved.turns:
             assert now <= turn.at < turn.until
             made += [turn.at + int((turn.until - 1 - turn.at) * lateness)] * turn.count
@@ -70,9 +71,9 @@ def test_no_span_holds_more_calls_than_the_limit_whoever_reserved_them_and_whene
 
 @given(asks=ASKS)
 @settings(max_examples=100, deadline=None)
-def test_who_asks_later_never_overtakes(asks: list[tuple[int, int, float, str, float]]) -> None:
+def test_who_asks_later_never_overtakes(asks: list[tuple[int, int, float, str, int, float]]) -> None:
     kept, now, last = books((10, 1), (40, 5)), START, 0
-    for since, waiting, _, by, _ in asks:
+    for since, waiting, _, by, _, _ in asks:
         now += since
         kept, reserved = reserve(kept, now, Demand(by, waiting))
         for turn in reserved.turns:
