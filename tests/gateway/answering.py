@@ -1,8 +1,12 @@
 """An API that says whose token asks, how often it was asked what, and waits where it is told to. Every user's answers have the
-same entity tag, so that one user's would pass for another's."""
+same entity tag, so that one user's would pass for another's.
+
+In a test's own process it is `running()`; `python -m tests.gateway.answering --port 8092` is it as a process.
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 from collections import Counter
@@ -43,8 +47,8 @@ class Answering:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls) -> AsyncIterator[Self]:
-        api, port = cls(), free_port()
+    async def running(cls, *, port: int | None = None) -> AsyncIterator[Self]:
+        api, port = cls(), port or free_port()
         api.url = f"http://127.0.0.1:{port}"
         runner = web.ServerRunner(web.Server(api._answer, handler_cancellation=True))
         await runner.setup()
@@ -104,3 +108,21 @@ class Answering:
             "path": request.path_qs.removeprefix("/api"),
             "said": request.headers.get("Accept-Language"),
         }
+
+
+async def serve(port: int, size: int) -> None:
+    async with Answering.running(port=port) as api:
+        api.body = json.dumps({"text": "x" * size}).encode()
+        await asyncio.Event().wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.gateway.answering")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--size", type=int, default=400, help="of a body, in bytes")
+    args = parser.parse_args()
+    asyncio.run(serve(args.port, args.size))
+
+
+if __name__ == "__main__":
+    main()
