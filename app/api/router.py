@@ -8,6 +8,7 @@ from app.api import (
     audit,
     batch,
     breakers,
+    cache,
     calendar,
     calendar_events,
     calendar_reading,
@@ -33,7 +34,7 @@ def include(app: FastAPI) -> None:
     for resource in (
         *(batch, tokens, grant_list, grants, oauth, users),
         *(calendar, calendar_events, calendar_reading, calendar_webhooks, providers, clients),
-        *(consumers, refresh, breakers, audit, proxy),
+        *(consumers, refresh, breakers, audit, proxy, cache),
     ):
         api.include_router(resource.router)
     app.include_router(operations.router)

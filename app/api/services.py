@@ -33,6 +33,7 @@ from app.db import Database
 from app.drain import Drain
 from app.gateway.answers import KeptAnswers
 from app.gateway.cached import CachedGateway
+from app.gateway.purge import Purger
 from app.grants.claims import Claims
 from app.grants.counting import Counting
 from app.grants.due import DueRefresher
@@ -78,6 +79,7 @@ class Services:
     hearing: Hearing
     gateway: CachedGateway
     answers: KeptAnswers
+    purger: Purger
     tickets: Tickets
     clients: OAuthClients
     registrar: Registrar

@@ -153,6 +153,8 @@ async def test_every_route_answers_once_as_it_is_described(
     await call("open_breaker", 200, name=breakers["items"][0]["name"])
     await call("list_breakers", 200)
     await call("reset_breaker", 200, name=breakers["items"][0]["name"])
+    await call("get_cache", 200)
+    assert (await call("purge_cache", 200, params={"provider": "sandbox"}))["purged"] == 0
     await _write_events(broker, sandbox, call)
     await _sync_calendars(call)
     assert (await call("list_audit", 200))["items"]
