@@ -28,11 +28,13 @@ api: {{base_url: "{url}/api"}}
 
 
 class Answering:
-    """`GET /api/...` answers `{"user", "version", "path", "said"}`; any other method makes it the next version."""
+    """`GET /api/...` answers `{"user", "version", "path", "said"}`; any other method makes it the user's next version. `ada.2` is the
+    second account that ada has connected."""
 
     def __init__(self) -> None:
         self.url = ""
         self.version = 0
+        self.written: Counter[str] = Counter()  # by user, whatever his account
         self.asked: Counter[str] = Counter()  # by method, user and path with the query
         self.confirmed = 0  # answers of 304
         self.tag: str | None = '"same-for-all"'
@@ -82,8 +84,9 @@ class Answering:
         self.asked[f"{request.method} {user} {request.path_qs.removeprefix('/api')}"] += 1
         self.last = request.headers
         if request.method not in {"GET", "HEAD"}:
-            self.version += 1
-        tag, version = self._tag(), self.version
+            self.written[user.partition(".")[0]] += 1
+        version = self.version + self.written[user.partition(".")[0]]
+        tag = None if self.tag is None else f'{self.tag[:-1]}-{version}"'
         try:
             await self._gate.wait()
         except asyncio.CancelledError:
@@ -97,9 +100,6 @@ class Answering:
         if body is None:
             body = json.dumps(self._told(request, user, version)).encode()
         return web.Response(status=self.status, body=body, headers=given)
-
-    def _tag(self) -> str | None:
-        return None if self.tag is None else f'{self.tag[:-1]}-{self.version}"'
 
     def _told(self, request: web.BaseRequest, user: str, version: int) -> dict[str, Any]:
         return {
