@@ -50,7 +50,9 @@ class Upstream:
     @asynccontextmanager
     async def running(cls, base: str = BASE) -> AsyncIterator[Self]:
         upstream = cls(free_port(), base)
-        runner = web.ServerRunner(web.Server(upstream._answer, handler_cancellation=True), shutdown_timeout=0.2)
+        runner = web.ServerRunner(
+            web.Server(upstream._answer, handler_cancellation=True), shutdown_timeout=0.2
+        )
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", upstream.port).start()
         try:
