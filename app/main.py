@@ -166,6 +166,7 @@ async def _laid(
         read.reachable,
         timeout_seconds=read.upstream_timeout_seconds,
         max_answer_bytes=MAX_API_ANSWER_BYTES,
+        repeats=False,  # `ApiCaller` does, and counts
     )
     stack.push_async_callback(api_door.close)
     return Ground(

@@ -184,8 +184,12 @@ _PARAMETERS = [
         f"{DEFAULT_WITHIN_SECONDS:g}. Other preferences are passed on.",
     ),
 ]
-_ANY = {"description": "The provider's own answer.", "content": {"*/*": {"schema": {}}}}
-_BODY = {"required": False, "content": {"*/*": {"schema": {}}}}
+_BYTES: dict[str, Any] = {"type": "string", "format": "binary", "examples": ['{"summary": "Visit"}']}
+_ANY = {
+    "description": "The provider's own answer, whatever its status.",
+    "content": {"*/*": {"schema": _BYTES}},
+}
+_BODY = {"required": False, "content": {"*/*": {"schema": _BYTES}}}
 _ADDRESS = "/proxy/{provider}/{user_id}"
 
 
@@ -203,7 +207,7 @@ for _method in DOCUMENTED:
         summary=f"Call a provider's API: {_method}",
         description=_DESCRIPTION,
         response_class=Response,
-        responses={**responses(*_FAILURES), "default": _ANY},
+        responses={**responses(*_FAILURES), 200: _ANY},
         openapi_extra=_extra(_method),
     )
 router.add_api_route(

@@ -83,7 +83,7 @@ def replicas(database_url: str, providers_dir: Path, tmp_path: Path) -> Iterator
 def served(replicas: Replicas, **settings: str) -> Replica:
     """A broker as a process of its own."""
     registered = {"clients__acme__client_id": "sandbox", "clients__acme__client_secret": "sandbox-secret"}
-    return replicas.start(**registered, **settings)
+    return replicas.start(environment=None, by=(), **registered, **settings)
 
 
 def write_acme(folder: Path, sandbox: Sandbox, api: str, *, name: str = "acme") -> None:

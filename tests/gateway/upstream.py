@@ -50,9 +50,11 @@ class Upstream:
     @asynccontextmanager
     async def running(cls, base: str = BASE) -> AsyncIterator[Self]:
         upstream = cls(free_port(), base)
-        runner = web.ServerRunner(web.Server(upstream._answer), handler_cancellation=True)
+        runner = web.ServerRunner(
+            web.Server(upstream._answer, handler_cancellation=True), shutdown_timeout=0.2
+        )
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", upstream.port, shutdown_timeout=0.2).start()
+        await web.TCPSite(runner, "127.0.0.1", upstream.port).start()
         try:
             yield upstream
         finally:

@@ -64,7 +64,7 @@ def _get(path: str, about: str, *queries: Mapping[str, str]) -> list[Call]:
 
 
 # By operation id.
-CALLS: Mapping[str, list[Call]] = {
+CALLS: dict[str, list[Call]] = {
     "get_token": _get(
         _TOKEN,
         ABSENT,
@@ -150,6 +150,15 @@ CALLS: Mapping[str, list[Call]] = {
     "list_breakers": _get("/breakers", ADMIN),
     "reset_breaker": [Call("POST", f"{_BREAKER}/reset", ADMIN)],
     "open_breaker": [Call("POST", f"{_BREAKER}/open", ADMIN)],
+    "get_cache": _get("/cache", ADMIN),
+    "purge_cache": [
+        Call(
+            "DELETE",
+            "/cache",
+            ALIKE,
+            query={"provider": "{provider}", "user_id": "{user}", "account": "{account}"},
+        )
+    ],
     "list_audit": _get(
         "/audit", ADMIN, {}, {"grant_id": "{id}"}, {"user_id": "{user}", "limit": "1"}, {"cursor": "{cursor}"}
     ),
@@ -177,5 +186,10 @@ CALLS: Mapping[str, list[Call]] = {
     "ready": _get("/health-check/ready", ALIKE),
     "metrics": _get("/metrics", ALIKE),  # with BROKER_METRICS_KEY, which no consumer has
 }
+for _method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+    CALLS[f"proxy_{_method.lower()}"] = [
+        Call(_method, "/proxy/{provider}/{user}/things", ABSENT),
+        Call(_method, "/proxy/{provider}/{user}/things", ABSENT, headers={"X-Broker-Retry": "0"}),
+    ]
 # For operators and without a key: counts over all grants, and when the first of all tokens ends. Names nothing of one.
 COUNTS = {"health_check": _get("/health-check", ALIKE)}
