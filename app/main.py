@@ -124,8 +124,10 @@ async def running(
         await _warn_of_too_many_rights(read, ground.db)
         _warn_of_short_lives(clients, interval_seconds=read.refresh_interval_seconds)
         await services.sharing.load()
+        await services.pacer.load()
         stack.push_async_callback(services.authenticator.close)
         stack.push_async_callback(services.limiter.close)
+        stack.push_async_callback(services.pacer.close)
         stack.push_async_callback(services.refresher.close)
         stack.push_async_callback(services.calendars.close)
         stack.push_async_callback(services.counting.close)
@@ -134,7 +136,7 @@ async def running(
         ground.listener.start()
         stack.push_async_callback(ground.listener.stop)
         followed = ground.data_keys.follow(ground.listener)
-        for watch in (services.registrar.watch(), services.sharing.watch(), followed):
+        for watch in (services.registrar.watch(), services.sharing.watch(), services.pacer.watch(), followed):
             stack.push_async_callback(_cancelled, asyncio.create_task(watch))
         await services.safekeeping.open()
         stack.push_async_callback(services.safekeeping.close)
@@ -180,8 +182,9 @@ async def _drain(services: Services) -> None:
     services.drain.begin()
     still_running = await services.refresher.land()
     await services.due.land()
-    if still_running:
-        log.error("drain.incomplete", refreshes=still_running)
+    still_sending = await services.sender.land()
+    if still_running or still_sending:
+        log.error("drain.incomplete", refreshes=still_running, deliveries=still_sending)
     services.timetable.stop()
     with suppress(DatabaseUnavailable, TimeoutError):  # nothing else depends on them
         async with asyncio.timeout(_LAST_FLUSH_SECONDS):

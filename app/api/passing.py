@@ -7,16 +7,19 @@ a way for neither that costs nothing, so `app.fast` offers both as extensions of
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from uuid import UUID
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.errors import BodyTooLarge, BrokerError, UpstreamError
+from app.gateway.cached import CachedGateway
 from app.gateway.call import Call
-from app.gateway.gateway import Gateway, Reply
+from app.gateway.counts import Outcome
+from app.gateway.given import Given
 from app.gateway.headers import answered
+from app.grants.grant import LeanGrant
 from app.oauth.exchange import Upload
 from app.telemetry import PROXIED, note
 from app.uses import Uses
@@ -36,7 +39,7 @@ class HungUp(Exception):
 class Passing(Response):
     """The answer to a call, made while it is given."""
 
-    def __init__(self, gateway: Gateway, call: Call, uses: Uses[UUID]) -> None:
+    def __init__(self, gateway: CachedGateway, call: Call, uses: Uses[UUID]) -> None:
         self.background = None
         self.status_code = 200
         self._gateway = gateway
@@ -86,7 +89,7 @@ class Passing(Response):
             self._tell(error.code)
             raise
 
-    async def _answer(self, reply: Reply, send: Send) -> None:
+    async def _answer(self, reply: Given, send: Send) -> None:
         note(grant_id=str(reply.grant.id), attempts=reply.attempts, upstream_status=reply.status)
         self._started = True
         await send({"type": "http.response.start", "status": reply.status, "headers": _fields(reply)})
@@ -112,14 +115,23 @@ def _nobody(_callback: Callable[[], None] | None) -> None:
     """A server that cannot tell when a client hangs up."""
 
 
-def _fields(reply: Reply) -> list[tuple[bytes, bytes]]:
-    fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answered(reply.headers)]
+def _fields(reply: Given) -> list[tuple[bytes, bytes]]:
+    return fields_of(reply.headers, reply.grant, reply.attempts, reply.outcome, reply.age)
+
+
+def fields_of(
+    given: Iterable[tuple[str, str]], grant: LeanGrant, attempts: int, outcome: Outcome, age: int | None
+) -> list[tuple[bytes, bytes]]:
+    """What a caller gets with an answer, given what was `received` with it. `age`: of one from memory, in seconds."""
+    fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answered(given)]
+    if age is not None:
+        fields.append((b"age", b"%d" % age))  # RFC 9111 section 5.1
     fields += [
         (b"cache-control", b"no-store"),
         (b"content-security-policy", _SANDBOX.encode()),
-        (b"x-broker-attempts", b"%d" % reply.attempts),
-        (b"x-broker-cache", b"bypass"),
-        (b"x-broker-grant", str(reply.grant.id).encode()),
+        (b"x-broker-attempts", b"%d" % attempts),
+        (b"x-broker-cache", outcome.encode()),
+        (b"x-broker-grant", str(grant.id).encode()),
     ]
     return fields
 

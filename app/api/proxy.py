@@ -48,7 +48,7 @@ _OTHERS = (
     "SEARCH",
     "UNLOCK",
 )
-_NAME: TypeAdapter[str] = TypeAdapter(Annotated[OpaqueName, BeforeValidator(percent_decode)])
+NAME: TypeAdapter[str] = TypeAdapter(Annotated[OpaqueName, BeforeValidator(percent_decode)])
 _Headers = dict[str, str]
 _METHODS = frozenset({*DOCUMENTED, *_OTHERS})
 _ADDRESS = "/proxy/{provider}/{user_id}"
@@ -117,7 +117,7 @@ async def proxied(request: Request) -> Response:
         attempts=_attempts(named.get("x-broker-retry")),
         within=_within(headers) if "prefer" in named else DEFAULT_WITHIN_SECONDS,
     )
-    await services.disclosures.given([_use_of(consumer, known.value.id, known.value.generation, key)])
+    await services.disclosures.given([use_of(consumer, known.value.id, known.value.generation, key)])
     return Passing(services.gateway, call, services.uses)
 
 
@@ -140,7 +140,7 @@ def _key(path: dict[str, Any], headers: _Headers) -> GrantKey:
 
 def _read(raw: str, place: str) -> str:
     try:
-        return _NAME.validate_python(raw)
+        return NAME.validate_python(raw)
     except ValidationError as error:
         mistake = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
         sentence = f"The request is not valid. {place}: {mistake}"
@@ -169,7 +169,7 @@ def _within(headers: Iterable[tuple[str, str]]) -> float:
     return DEFAULT_WITHIN_SECONDS if wait is None else float(min(max(wait, 1), MAX_WITHIN_SECONDS))
 
 
-def _use_of(consumer: Consumer, grant_id: Any, generation: int, key: GrantKey) -> Disclosure:
+def use_of(consumer: Consumer, grant_id: Any, generation: int, key: GrantKey) -> Disclosure:
     """What goes on record before a token is used for somebody."""
     return Disclosure(
         consumer.name, key.provider, key.user_id, grant_id, generation, consumer.key_id, "token.used"
