@@ -150,6 +150,7 @@ def build(on: Ground) -> Services:
         hearing=calendars.hearing,
         gateway=gateway.gateway,
         answers=gateway.answers,
+        purger=gateway.purger,
         proxy_max_bytes=read.proxy_max_bytes,
         sender=deliveries.sender,
         acceptor=deliveries.acceptor,

@@ -9,6 +9,7 @@ from app.apis.caller import ApiCaller
 from app.gateway.answers import KeptAnswers
 from app.gateway.cached import CachedGateway
 from app.gateway.gateway import Gateway
+from app.gateway.purge import Purger
 from app.grants.known import KnownGrants
 from app.ground import Ground
 from app.jobs import Job
@@ -22,6 +23,7 @@ class Gateways:
 
     gateway: CachedGateway
     answers: KeptAnswers
+    purger: Purger
     jobs: list[Job]
 
 
@@ -31,4 +33,5 @@ def wired_gateway(on: Ground, caller: ApiCaller, known: KnownGrants) -> Gateways
         on.db, known, on.listener, on.clock, most_bytes=on.read.proxy_cache_bytes, replica=on.replica
     )
     gateway = CachedGateway(Gateway(caller, on.clients), known, on.clients, answers, on.clock)
-    return Gateways(gateway, answers, [Job("sweep_answers", answers.sweep, _SWEEP)])
+    purger = Purger(on.db, answers, on.clock)
+    return Gateways(gateway, answers, purger, [Job("sweep_answers", answers.sweep, _SWEEP)])

@@ -8,6 +8,7 @@ from app.api import (
     audit,
     batch,
     breakers,
+    cache,
     calendar,
     calendar_events,
     calendar_reading,
@@ -38,7 +39,7 @@ def include(app: FastAPI) -> None:
         *(batch, tokens, grant_list, grants, oauth, users),
         *(calendar, calendar_events, calendar_reading, calendar_webhooks, providers, clients),
         *(delivery_batches, deliveries, retry, cron),  # a batch is not a delivery that is called `batches`
-        *(consumers, refresh, breakers, audit, proxy),
+        *(consumers, refresh, breakers, audit, proxy, cache),
     ):
         api.include_router(resource.router)
     app.include_router(operations.router)

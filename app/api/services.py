@@ -41,6 +41,7 @@ from app.deliveries.sending import Sender
 from app.drain import Drain
 from app.gateway.answers import KeptAnswers
 from app.gateway.cached import CachedGateway
+from app.gateway.purge import Purger
 from app.grants.claims import Claims
 from app.grants.counting import Counting
 from app.grants.due import DueRefresher
@@ -94,6 +95,7 @@ class Services:
     cron: Cron
     sender: Sender
     pacer: Pacer
+    purger: Purger
     tickets: Tickets
     clients: OAuthClients
     registrar: Registrar

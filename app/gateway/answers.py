@@ -61,7 +61,7 @@ class KeptAnswers:
         self._forgotten = listener.mailbox(ANSWERS_FORGOTTEN)
         self._changes = listener.mailbox(GRANT_CHANGED)
         self._changed: set[str] = set()  # grants that are still to be looked at
-        self.keeps_any = most_bytes > 0
+        self.max_bytes = most_bytes
         self.counts = Counts()
 
     def __len__(self) -> int:

@@ -73,7 +73,7 @@ class CachedGateway:
             return None
         client = self._clients.get(call.key.provider)
         known = await self._known.get(call.key)
-        seconds = client.kept_seconds(call.target) if self._answers.keeps_any else 0
+        seconds = client.kept_seconds(call.target) if self._answers.max_bytes else 0
         if known.is_stale or known.value.status is not Status.ACTIVE or (wish.conditions and not seconds):
             return None
         sent = headers.sent(call.headers, client.provider.api.headers).items()

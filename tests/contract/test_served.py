@@ -173,6 +173,8 @@ async def test_every_route_answers_once_as_it_is_described(
     await call("open_breaker", 200, name=breakers["items"][0]["name"])
     await call("list_breakers", 200)
     await call("reset_breaker", 200, name=breakers["items"][0]["name"])
+    await call("get_cache", 200)
+    assert (await call("purge_cache", 200, params={"provider": "sandbox"}))["purged"] == 0
     await _write_events(broker, sandbox, call)
     await _call_an_api(sandbox, call)
     await _sync_calendars(call)

@@ -1,8 +1,12 @@
 """An API that says whose token asks, how often it was asked what, and waits where it is told to. Every user's answers have the
-same entity tag, so that one user's would pass for another's."""
+same entity tag, so that one user's would pass for another's.
+
+In a test's own process it is `running()`; `python -m tests.gateway.answering --port 8092` is it as a process.
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 from collections import Counter
@@ -24,11 +28,13 @@ api: {{base_url: "{url}/api"}}
 
 
 class Answering:
-    """`GET /api/...` answers `{"user", "version", "path", "said"}`; any other method makes it the next version."""
+    """`GET /api/...` answers `{"user", "version", "path", "said"}`; any other method makes it the user's next version. `ada.2` is the
+    second account that ada has connected."""
 
     def __init__(self) -> None:
         self.url = ""
         self.version = 0
+        self.written: Counter[str] = Counter()  # by user, whatever his account
         self.asked: Counter[str] = Counter()  # by method, user and path with the query
         self.confirmed = 0  # answers of 304
         self.tag: str | None = '"same-for-all"'
@@ -43,8 +49,8 @@ class Answering:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls) -> AsyncIterator[Self]:
-        api, port = cls(), free_port()
+    async def running(cls, *, port: int | None = None) -> AsyncIterator[Self]:
+        api, port = cls(), port or free_port()
         api.url = f"http://127.0.0.1:{port}"
         runner = web.ServerRunner(web.Server(api._answer, handler_cancellation=True))
         await runner.setup()
@@ -78,8 +84,9 @@ class Answering:
         self.asked[f"{request.method} {user} {request.path_qs.removeprefix('/api')}"] += 1
         self.last = request.headers
         if request.method not in {"GET", "HEAD"}:
-            self.version += 1
-        tag, version = self._tag(), self.version
+            self.written[user.partition(".")[0]] += 1
+        version = self.version + self.written[user.partition(".")[0]]
+        tag = None if self.tag is None else f'{self.tag[:-1]}-{version}"'
         try:
             await self._gate.wait()
         except asyncio.CancelledError:
@@ -94,9 +101,6 @@ class Answering:
             body = json.dumps(self._told(request, user, version)).encode()
         return web.Response(status=self.status, body=body, headers=given)
 
-    def _tag(self) -> str | None:
-        return None if self.tag is None else f'{self.tag[:-1]}-{self.version}"'
-
     def _told(self, request: web.BaseRequest, user: str, version: int) -> dict[str, Any]:
         return {
             "user": user,
@@ -104,3 +108,21 @@ class Answering:
             "path": request.path_qs.removeprefix("/api"),
             "said": request.headers.get("Accept-Language"),
         }
+
+
+async def serve(port: int, size: int) -> None:
+    async with Answering.running(port=port) as api:
+        api.body = json.dumps({"text": "x" * size}).encode()
+        await asyncio.Event().wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.gateway.answering")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--size", type=int, default=400, help="of a body, in bytes")
+    args = parser.parse_args()
+    asyncio.run(serve(args.port, args.size))
+
+
+if __name__ == "__main__":
+    main()

@@ -12,18 +12,11 @@ from app.gateway.counts import Outcome
 from tests.broker import Broker
 from tests.gateway.answering import Answering
 from tests.gateway.calling import PROVIDER, call, connect, heard
-from tests.gateway.keeping import api, broker, settings, twin
+from tests.gateway.keeping import api, broker, outdate, settings, twin
 
 __all__ = ["api", "broker", "settings", "twin"]
 
 HIT, MISS, COALESCED, BYPASS = Outcome.HIT, Outcome.MISS, Outcome.COALESCED, Outcome.BYPASS
-
-
-async def outdate(broker: Broker) -> None:
-    """Makes all that is kept too old, but for being asked about."""
-    answers = broker.services.answers
-    for each in list(answers._cache._kept.values()):
-        object.__setattr__(each, "asked_at", each.asked_at - each.seconds)
 
 
 async def test_an_answer_is_given_again_without_asking(broker: Broker, api: Answering) -> None:

@@ -150,6 +150,15 @@ CALLS: dict[str, list[Call]] = {
     "list_breakers": _get("/breakers", ADMIN),
     "reset_breaker": [Call("POST", f"{_BREAKER}/reset", ADMIN)],
     "open_breaker": [Call("POST", f"{_BREAKER}/open", ADMIN)],
+    "get_cache": _get("/cache", ADMIN),
+    "purge_cache": [
+        Call(
+            "DELETE",
+            "/cache",
+            ALIKE,
+            query={"provider": "{provider}", "user_id": "{user}", "account": "{account}"},
+        )
+    ],
     "list_audit": _get(
         "/audit", ADMIN, {}, {"grant_id": "{id}"}, {"user_id": "{user}", "limit": "1"}, {"cursor": "{cursor}"}
     ),

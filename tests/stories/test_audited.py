@@ -121,6 +121,10 @@ async def _reset_breaker(broker: Broker, sandbox: Sandbox) -> httpx.Response:
     return await broker.http.post(f"/breakers/{await _breaker(broker, sandbox)}/reset")
 
 
+async def _purge_cache(broker: Broker, sandbox: Sandbox) -> httpx.Response:
+    return await broker.http.delete("/cache", params={"provider": "sandbox"})
+
+
 async def _breaker(broker: Broker, sandbox: Sandbox) -> str:
     await broker.put("sandbox/eve", bring(sandbox.grant("eve")))
     await broker.token("sandbox/eve")
@@ -237,6 +241,7 @@ AUDITED: dict[str, tuple[Call, str]] = {
     "run_refresh": (_run_refresh, "grant.refreshed"),
     "open_breaker": (_open_breaker, "breaker.open"),
     "reset_breaker": (_reset_breaker, "breaker.reset"),
+    "purge_cache": (_purge_cache, "cache.purged"),
     "create_event": (_create_event, "calendar.event_created"),
     "change_event": (_change_event, "calendar.event_changed"),
     "delete_event": (_delete_event, "calendar.event_deleted"),
