@@ -18,6 +18,7 @@ from app.api import docs, problems, router
 from app.api.lane import BrokerApp, Lane
 from app.api.load import Load
 from app.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestTelemetry
+from app.api.proxy import Shortcut
 from app.api.services import Services
 from app.apis.caller import MAX_API_ANSWER_BYTES
 from app.audit.disclosures import AggregatedDisclosures
@@ -104,6 +105,7 @@ def create_app(read: Settings) -> FastAPI:
     problems.install(app)
     docs.install(app)
     router.include(app)
+    app.add_middleware(Shortcut)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     # the outermost: it answers for all that is inside
     app.add_middleware(RequestTelemetry, clock=clock, base_url=read.base_url)

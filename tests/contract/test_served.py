@@ -375,7 +375,7 @@ def test_nothing_is_served_that_is_not_agreed() -> None:
     ]
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     served = {
-        f"{method} {route.path}"
+        f"{method} {route.path_format}"
         for route in routes
         if route.include_in_schema
         for method in route.methods or ()
