@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated
 from uuid import UUID
@@ -161,11 +162,12 @@ async def _visible(services: Services, consumer: Consumer, batch_id: UUID) -> St
 async def _events(services: Services, batch: StoredBatch) -> AsyncIterator[str]:
     """As the HTML standard writes them (section 9.2)."""
     yield f"retry: {_RETRY_MILLISECONDS}\n\n"
-    async for each in services.progress.of(batch):
-        if each is None:
-            yield ": nothing new\n\n"
-            continue
-        data = json.dumps(counts_of(each).model_dump(mode="json"))
-        yield f"event: progress\ndata: {data}\n\n"
-        if each.has_ended:
-            yield f"event: done\ndata: {data}\n\n"
+    async with aclosing(services.progress.of(batch)) as turns:
+        async for each in turns:
+            if each is None:
+                yield ": nothing new\n\n"
+                continue
+            data = json.dumps(counts_of(each).model_dump(mode="json"))
+            yield f"event: progress\ndata: {data}\n\n"
+            if each.has_ended:
+                yield f"event: done\ndata: {data}\n\n"

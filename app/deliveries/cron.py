@@ -60,8 +60,8 @@ class Cron:
         until = self._clock.monotonic() + _WITHIN_SECONDS
         released = await self._sender.release_stuck()
         claimed = delivered = dead = 0
-        while not self._drain.begun and self._clock.monotonic() < until:
-            outcome = await self._sender.send_due()
+        while not self._drain.begun and (left := until - self._clock.monotonic()) > 0:
+            outcome = await self._sender.send_due(within=left)
             if not outcome.claimed:
                 break
             claimed += outcome.claimed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from uuid import UUID
 
 from app.clock import Clock
@@ -49,7 +49,7 @@ class Progress:
                 "Too many listen to batches at the moment. Look at the batch itself.", retry_after=5
             )
 
-    async def of(self, batch: StoredBatch) -> AsyncIterator[StoredBatch | None]:
+    async def of(self, batch: StoredBatch) -> AsyncGenerator[StoredBatch | None, None]:
         """The batch at once, and each time that something of it has changed; None where nothing did for a while. Ends with the
         batch, and where it had better be asked anew: after ten minutes, or when this replica leaves."""
         watch = self._watches.setdefault(batch.id, _Watch(batch))

@@ -89,7 +89,9 @@ def consumers_of() -> Any:
         .correlate(found)
         .scalar_subquery()
     )
-    return found.union_all(select(following).where(found.c.consumer_id.is_not(None)))
+    owners = found.union_all(select(following).where(found.c.consumer_id.is_not(None)))
+    # The last step finds nobody; asked for nobody's rows, PostgreSQL would look at all of them.
+    return select(owners.c.consumer_id).where(owners.c.consumer_id.is_not(None)).subquery("owners_known")
 
 
 def _conditions(wanted: DeliverySelection, row: Any) -> Iterator[ColumnElement[bool]]:

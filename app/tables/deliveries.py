@@ -103,6 +103,7 @@ deliveries = Table(
     Index("deliveries_batch_idx", "batch_id", "status", "id", postgresql_include=["records"]),
     Index("deliveries_consumer_idx", "consumer_id", "id"),
     Index("deliveries_status_idx", "consumer_id", "status", "id"),
+    Index("deliveries_user_idx", "user_id", "id"),
     Index("deliveries_ended_idx", "status", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
     postgresql_with={"fillfactor": "70"},
 )

@@ -187,6 +187,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("batch_id IS NOT NULL AND status IN ('queued', 'retrying')"),
     )
     op.create_index("deliveries_status_idx", "deliveries", ["consumer_id", "status", "id"], unique=False)
+    op.create_index("deliveries_user_idx", "deliveries", ["user_id", "id"], unique=False)
     op.create_table(
         "delivery_attempts",
         sa.Column("id", sa.UUID(), nullable=False),
