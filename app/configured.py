@@ -31,6 +31,7 @@ def oauth_clients(read: Settings, catalogue: Mapping[str, Provider]) -> OAuthCli
             None if secret is None else secret.get_secret_value(),
             tuple(client.scopes or ()),
             client.settings,
+            client.resources,
         )
         try:
             configured[name] = fitted(catalogue, given)

@@ -4,6 +4,7 @@ scope, a task and an answer in pieces."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 from weakref import ref
@@ -13,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from app.api.lane import BrokerApp
+from app.api.passing import ABORT, LOST
 from app.api.whole import EXTENSION, lines_of
 
 
@@ -30,6 +32,7 @@ class FastProtocol(HttpToolsProtocol):
         self._application = self.app
         self._lane = self.app.lane if isinstance(self.app, BrokerApp) else None
         self._is_answered = False  # the request that is arriving, by the lane
+        self._when_lost: Callable[[], None] | None = None
 
     @property
     def is_answering(self) -> bool:
@@ -42,8 +45,18 @@ class FastProtocol(HttpToolsProtocol):
         if not self._is_answered:
             super().on_headers_complete()
             # The cycle has the scope: if that had the cycle too, only the garbage collector would ever end them.
-            extensions = {EXTENSION: partial(self._write_whole, ref(self.cycle))}
+            cycle = ref(self.cycle)
+            extensions = {
+                EXTENSION: partial(self._write_whole, cycle),
+                ABORT: partial(self._abort, cycle),
+                LOST: self._tell_when_lost,
+            }
             cast(dict[str, Any], self.scope)["extensions"] = extensions
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._when_lost is not None:
+            self._when_lost()
 
     def on_message_complete(self) -> None:
         if not self._is_answered:
@@ -68,6 +81,18 @@ class FastProtocol(HttpToolsProtocol):
         self.transport.write(answer)
         self.on_response_complete()
         return True
+
+    def _tell_when_lost(self, callback: Callable[[], None] | None) -> None:
+        """Calls that when the client hangs up; None: nobody asks any more. Requests on a connection are answered one after
+        the other, so there is one at most."""
+        self._when_lost = callback
+
+    def _abort(self, answered: ref[RequestResponseCycle]) -> None:
+        """Ends the connection in the middle of an answer, by which the client sees that it is none."""
+        cycle = answered()
+        assert cycle is not None
+        cycle.disconnected = True
+        self.transport.abort()
 
     async def _write_whole(self, answered: ref[RequestResponseCycle], head: bytes, body: bytes) -> None:
         """An answer in one piece, with the fields of the server's own."""

@@ -27,7 +27,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from app.api import headers
-from app.api.middleware import BODY_SECONDS, refusal
+from app.api.middleware import BODY_SECONDS, is_passed_on, refusal
 from app.errors import BrokerError, HeadersTooLarge, InvalidRequest, Overloaded, RequestTooSlow
 from app.fast import FastProtocol
 
@@ -80,6 +80,7 @@ class BoundedProtocol(FastProtocol):
         self._untaken_bytes = 0
         self._has_said_anything = False
         self._is_refused = False
+        self._body_bytes = self._timed_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -135,6 +136,10 @@ class BoundedProtocol(FastProtocol):
         super().on_headers_complete()
         self._phase = Phase.BODY
 
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         self._phase = Phase.BETWEEN
         super().on_message_complete()
@@ -167,12 +172,18 @@ class BoundedProtocol(FastProtocol):
         if self.transport.is_closing():
             return
         waits_for_us = self.flow.read_paused or (self._phase is Phase.HEAD and self.is_answering)
-        if waits_for_us:  # the client is not to blame: it is we who do not read on
+        if waits_for_us or self._is_moving():  # the client is not to blame: it is we who do not read on
             self._set_timer()
         elif self._has_said_anything and self._phase is not Phase.BETWEEN:
             self._refuse(RequestTooSlow())
         else:
             self.transport.close()
+
+    def _is_moving(self) -> bool:
+        """Whether more has come, since the last look, of a body that is passed on: that may take as long as it takes."""
+        more = self._body_bytes > self._timed_bytes
+        self._timed_bytes = self._body_bytes
+        return more and self._phase is Phase.BODY and is_passed_on(cast(Scope, self.scope))
 
     def _set_untaken_timer(self) -> None:
         self._untaken_bytes = _untaken(self.transport)

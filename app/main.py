@@ -18,6 +18,7 @@ from app.api import docs, problems, router
 from app.api.lane import BrokerApp, Lane
 from app.api.load import Load
 from app.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestTelemetry
+from app.api.proxy import Shortcut
 from app.api.services import Services
 from app.apis.caller import MAX_API_ANSWER_BYTES
 from app.audit.disclosures import AggregatedDisclosures
@@ -104,6 +105,7 @@ def create_app(read: Settings) -> FastAPI:
     problems.install(app)
     docs.install(app)
     router.include(app)
+    app.add_middleware(Shortcut)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     # the outermost: it answers for all that is inside
     app.add_middleware(RequestTelemetry, clock=clock, base_url=read.base_url)
@@ -166,6 +168,7 @@ async def _laid(
         read.reachable,
         timeout_seconds=read.upstream_timeout_seconds,
         max_answer_bytes=MAX_API_ANSWER_BYTES,
+        repeats=False,  # `ApiCaller` does, and counts
     )
     stack.push_async_callback(api_door.close)
     return Ground(
@@ -179,8 +182,9 @@ async def _drain(services: Services) -> None:
     services.drain.begin()
     still_running = await services.refresher.land()
     await services.due.land()
-    if still_running:
-        log.error("drain.incomplete", refreshes=still_running)
+    still_sending = await services.sender.land()
+    if still_running or still_sending:
+        log.error("drain.incomplete", refreshes=still_running, deliveries=still_sending)
     services.timetable.stop()
     with suppress(DatabaseUnavailable, TimeoutError):  # nothing else depends on them
         async with asyncio.timeout(_LAST_FLUSH_SECONDS):

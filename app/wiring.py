@@ -101,10 +101,11 @@ def build(on: Ground) -> Services:
     disclosures, sealer = _disclosures(on), Sealer(db, vault, Anchor(read.audit_anchor), clock)
     pacer = Pacer(db, listener, clock, replica=on.replica)
     caller = ApiCaller(
-        refresher, on.clients, on.breakers, on.api_door, on.clock, backoff=on.backoff, pacing=pacer
-    )
-    calendars, gateway = wired_calendars(on, caller), wired_gateway(on, caller)
-    deliveries = wired_deliveries(on, gateway)
+        refresher, on.clients, on.breakers, on.api_door, on.clock,
+        backoff=on.backoff, pacing=pacer, max_bytes=read.proxy_max_bytes,
+    )  # fmt: skip
+    calendars, gateway = wired_calendars(on, caller), wired_gateway(on, caller, known)
+    deliveries = wired_deliveries(on, gateway.gateway, refresher, known)
     validator = Validator(db, vault, on.endpoints, on.clients, clock)
     jobs = [
         Job("set_clock", lambda: db.set_clock(clock), timedelta(minutes=1)),
@@ -119,6 +120,7 @@ def build(on: Ground) -> Services:
         Job("tend_data_keys", on.data_keys.tend, _TEND),
         _rewrap(on),
         *calendars.jobs,
+        *gateway.jobs,
         *deliveries.jobs,
         *_trail(on, disclosures, sealer),
         *_checkup(on, validator, refresher, incidents, known),
@@ -146,7 +148,17 @@ def build(on: Ground) -> Services:
         calendar_reader=calendars.reader,
         event_writer=calendars.writer,
         hearing=calendars.hearing,
-        gateway=gateway,
+        gateway=gateway.gateway,
+        answers=gateway.answers,
+        purger=gateway.purger,
+        proxy_max_bytes=read.proxy_max_bytes,
+        sender=deliveries.sender,
+        acceptor=deliveries.acceptor,
+        delivery_reader=deliveries.reader,
+        delivery_measures=deliveries.measures,
+        decider=deliveries.decider,
+        progress=deliveries.progress,
+        cron=deliveries.cron,
         pacer=pacer,
         tickets=tickets,
         clients=on.clients,

@@ -3,6 +3,7 @@
 bare         an ASGI callable that answers the same bytes
 route        a FastAPI route with two parameters in its path and a response model of the same fields, nothing else
 database     such a route, with one asyncpg `fetchrow` by the grant's key
+forward      a FastAPI route that passes a GET on by httpx on aiohttp, with a token, and its answer back
 refresh      per operation one POST to the provider by httpx on aiohttp, an UPDATE and an INSERT by asyncpg
 """
 
@@ -22,7 +23,7 @@ import asyncpg
 import httpx
 import uvicorn
 import uvloop
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from httpx_aiohttp import AiohttpTransport
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -118,6 +119,25 @@ def database(url: str) -> FastAPI:
     return app
 
 
+def forward(provider: str) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with httpx.AsyncClient(
+            transport=AiohttpTransport(limits=_LIMITS), timeout=10
+        ) as app.state.http:
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/proxy/{name}/{user_id}/{path:path}")
+    async def proxied(name: str, user_id: str, path: str, request: Request) -> Response:
+        http: httpx.AsyncClient = request.app.state.http
+        answer = await http.get(f"{provider}/{path}", headers={"Authorization": "Bearer good"})
+        return Response(answer.content, answer.status_code, {"content-type": answer.headers["content-type"]})
+
+    return app
+
+
 def refresh(url: str, provider: str) -> FastAPI:
     """`POST /run?operations=N` answers when they are done."""
 
@@ -167,7 +187,7 @@ async def serve(app: FastAPI | ASGIApp, port: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.reference")
-    parser.add_argument("kind", choices=("bare", "route", "database", "refresh"))
+    parser.add_argument("kind", choices=("bare", "route", "database", "forward", "refresh"))
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--database", metavar="URL", help="of PostgreSQL")
     parser.add_argument("--provider", metavar="URL", help="of the token endpoint's server")
@@ -182,6 +202,8 @@ def _app(kind: str, database_url: str, provider_url: str) -> FastAPI | ASGIApp:
             return route()
         case "database":
             return database(database_url)
+        case "forward":
+            return forward(provider_url)
         case "refresh":
             return refresh(database_url, provider_url)
     return bare

@@ -112,10 +112,11 @@ class Stage:
         arguments = ["--port", str(self._provider_port), "--delay", str(delay)]
         self._provider = self.start("tests.token_endpoint", arguments, self.provider_url)
 
-    def reference(self, kind: str) -> tuple[int, int]:
-        """The pid and the port of a reference server."""
+    def reference(self, kind: str, *, provider: str | None = None) -> tuple[int, int]:
+        """The pid and the port of a reference server. `provider`: its address, where it is not the token endpoint's."""
         port = free_port()
-        arguments = [kind, "--port", str(port), "--database", self.url, "--provider", self.provider_url]
+        provider = provider or self.provider_url
+        arguments = [kind, "--port", str(port), "--database", self.url, "--provider", provider]
         return self.start("bench.reference", arguments, f"http://127.0.0.1:{port}/").pid, port
 
     @property
@@ -127,11 +128,13 @@ class Stage:
     def postgres_seconds(self) -> float:
         return cpu_seconds(self.postgres)
 
-    def consumer(self, replica: Replica, name: str) -> Mapping[str, str]:
-        """The headers of a consumer that may fetch every token, as a service has them."""
+    def consumer(
+        self, replica: Replica, name: str, *, scopes: Sequence[str] = ("tokens:read", "tokens:refresh")
+    ) -> Mapping[str, str]:
+        """The headers of a consumer that may use every token, as a service has them."""
         admin = {"Authorization": f"Bearer {ADMIN_KEY}"}
         with httpx.Client(base_url=replica.url, headers=admin) as http:
-            made = http.post("/consumers", json={"name": name, "scopes": ["tokens:read", "tokens:refresh"]})
+            made = http.post("/consumers", json={"name": name, "scopes": list(scopes)})
             key = http.post(f"/consumers/{made.raise_for_status().json()['id']}/keys").raise_for_status()
         return {"authorization": f"Bearer {key.json()['key']}", "accept": "application/json"}
 

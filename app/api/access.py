@@ -34,9 +34,16 @@ async def authenticated(
     header: Annotated[str | None, Depends(_header)],
 ) -> Consumer:
     """The consumer of the key. Raises Unauthenticated, RateLimited, and InvalidRequest for two different keys."""
-    if bearer is not None and header is not None and bearer.credentials != header:
+    return await identified(request, services, None if bearer is None else bearer.credentials, header)
+
+
+async def identified(
+    request: Request, services: Services, bearer: str | None, header: str | None
+) -> Consumer:
+    """The same, for keys that were taken from the headers already."""
+    if bearer is not None and header is not None and bearer != header:
         raise InvalidRequest("Authorization and X-API-Key hold different keys; send one of them.")
-    key = bearer.credentials if bearer is not None else header
+    key = bearer if bearer is not None else header
     address = address_of(request, services)
     try:
         consumer = await services.authenticator.consumer_of(key or "", address=address)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from app.api.access import Admin
 from app.api.deps import Body, percent_decode
@@ -14,6 +15,7 @@ from app.api.problems import responses
 from app.api.services import Services, Use
 from app.clients.registrar import Registered, Wanted
 from app.errors import ValidationFailed
+from app.oauth.resources import LONGEST_PATH, MOST_RESOURCES, MOST_SECONDS
 
 router = APIRouter(tags=["OAuth"])
 
@@ -26,6 +28,13 @@ ClientPath = Annotated[
     ),
 ]
 _Scope = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+$")]
+# What `app.oauth.resources` checks, or somewhat less, for those who read the document.
+_RESOURCE: JsonDict = {
+    "minLength": 1,
+    "maxLength": LONGEST_PATH,
+    "pattern": r"^(/|(/[A-Za-z0-9_~!$&'()*+,;=:@-]+)+)$",
+}
+_Kept = Annotated[int, Field(ge=0, le=MOST_SECONDS)]
 _Visible = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[\x20-\x7e]+$")]
 
 
@@ -60,6 +69,13 @@ class ClientBody(Body):
     settings: dict[str, str] = Field(
         default={}, max_length=20, description="The entry's `variables`, such as a tenant or an account."
     )
+    resources: dict[str, _Kept] = Field(
+        default={},
+        max_length=MOST_RESOURCES,
+        json_schema_extra={"propertyNames": _RESOURCE},
+        description="For how many seconds `/proxy` keeps answers to a GET below each path of the API; the longest path "
+        "counts, 0 is never, and what no path is above is not kept.",
+    )
 
 
 class ClientAnswer(BaseModel):
@@ -75,6 +91,7 @@ class ClientAnswer(BaseModel):
                     "has_client_secret": True,
                     "scopes": ["openid", "email"],
                     "settings": {},
+                    "resources": {"/calendar/v3/users/me/calendarList": 60},
                     "redirect_uri": "https://broker.example.com/api/v1/oauth/google-acme/callback",
                     "created_at": "2026-11-22T10:00:00Z",
                     "updated_at": "2026-11-22T10:00:00Z",
@@ -89,6 +106,7 @@ class ClientAnswer(BaseModel):
     has_client_secret: bool
     scopes: list[str] = Field(description="What is asked for by default.")
     settings: dict[str, str]
+    resources: dict[str, int] = Field(description="Seconds that answers below each path are kept.")
     redirect_uri: str = Field(description="What has to be registered at the provider.")
     created_at: datetime | None = Field(
         description="Null: it comes from the settings, `BROKER_CLIENTS__...`."
@@ -112,6 +130,7 @@ async def put_client(
         catalogue=body.catalogue,
         scopes=tuple(body.scopes),
         settings=body.settings,
+        resources=body.resources,
     )
     try:
         registered, created = await services.registrar.put(provider, wanted, actor=admin.name)
@@ -148,6 +167,7 @@ def _describe(registered: Registered, services: Services) -> ClientAnswer:
         has_client_secret=client.client_secret is not None,
         scopes=list(client.scopes or client.provider.scopes.default),
         settings=dict(client.variables),
+        resources=dict(client.resources),
         redirect_uri=f"{services.base_url}/api/v1/oauth/{client.name}/callback",
         created_at=registered.created_at,
         updated_at=registered.updated_at,

@@ -4,7 +4,8 @@
     anything else                                                                                the documented route
 
 A GET is answered by the server's protocol itself (`at_once`) where its very words were answered before, else by the
-application (`answers`), which also reads a grant that is not known. Many at once: `lane_batch`. Rights, limits and what a
+application (`answers`), which also reads a grant that is not known. Many at once: `lane_batch`. What the gateway keeps:
+`lane_proxy`. Rights, limits and what a
 token has to be good for are decided by the same parts as on the route. What is told of a request is told some moments
 later (`Untold`). Where the audit trail is strict there is no lane: each answer waits for its record.
 """
@@ -18,6 +19,8 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.asked import asked
 from app.api.lane_batch import BatchLane
+from app.api.lane_proxy import PATHS as PROXIED
+from app.api.lane_proxy import ProxyLane
 from app.api.load import Load
 from app.api.openapi import DocumentedApp
 from app.api.plain import Fields, Shown, shown_by
@@ -46,6 +49,7 @@ class Lane:
         self._untold = Untold(services, disclosures)
         self._words: Bounded[tuple[bytes, bytes], tuple[str, Wanted]] = Bounded(_REMEMBERED)
         self._whole = Whole(services.base_url)
+        self._proxied = ProxyLane(services, self._untold)
         self._sweeping: asyncio.TimerHandle | None = None
         self._batch = BatchLane(
             self._shelf, self._untold, self._authenticator, self._limiter, self._clock, self._whole
@@ -55,7 +59,7 @@ class Lane:
         """The whole answer (RFC 9112) to a GET over HTTP/1.1, where its words were answered before; else None. `servers`
         are the fields that the server adds."""
         if not target.startswith(_PATHS):
-            return None
+            return self._proxied.at_once(target, fields, servers)
         began, shown = self._clock.monotonic(), shown_by(fields)
         if shown is None or shown.length is not None:
             return None
@@ -73,6 +77,8 @@ class Lane:
         """None where the request is answered herewith. Else nothing was done, besides reading what the route will read
         anyhow, and the route goes on with what is answered here to receive from."""
         path, query = scope.get("raw_path") or b"", scope["query_string"]
+        if path.startswith(PROXIED):
+            return None if await self._proxied.answers(scope, send) else receive
         shown = shown_by(scope["headers"]) if path.startswith(_PATHS) else None
         if shown is None:
             return receive
@@ -119,6 +125,7 @@ class Lane:
 
     def _sweep(self) -> None:
         self._shelf.sweep()
+        self._proxied.sweep()
         self.start()
 
     def _kept(self, wanted: Wanted, consumer: Consumer) -> Ready | None:

@@ -99,7 +99,7 @@ class BodyLimit:
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _PROXIED.fullmatch(scope["path"]):
+        if scope["type"] != "http" or is_passed_on(scope):
             await self._app(scope, receive, send)
             return
         most = MAX_BATCH_BYTES if _BATCHES.fullmatch(scope["path"]) else self._max_bytes
@@ -124,6 +124,11 @@ class BodyLimit:
             return message
 
         await self._app(scope, counted, send)
+
+
+def is_passed_on(scope: Scope) -> bool:
+    """Whether the request is one to a provider's API, and its body not for us."""
+    return _PROXIED.fullmatch(scope["path"]) is not None
 
 
 def route_template(scope: Scope) -> str:

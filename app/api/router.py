@@ -8,18 +8,24 @@ from app.api import (
     audit,
     batch,
     breakers,
+    cache,
     calendar,
     calendar_events,
     calendar_reading,
     calendar_webhooks,
     clients,
     consumers,
+    cron,
+    deliveries,
+    delivery_batches,
     grant_list,
     grants,
     oauth,
     operations,
     providers,
+    proxy,
     refresh,
+    retry,
     tokens,
     users,
 )
@@ -32,7 +38,8 @@ def include(app: FastAPI) -> None:
     for resource in (
         *(batch, tokens, grant_list, grants, oauth, users),
         *(calendar, calendar_events, calendar_reading, calendar_webhooks, providers, clients),
-        *(consumers, refresh, breakers, audit),
+        *(delivery_batches, deliveries, retry, cron),  # a batch is not a delivery that is called `batches`
+        *(consumers, refresh, breakers, audit, proxy, cache),
     ):
         api.include_router(resource.router)
     app.include_router(operations.router)

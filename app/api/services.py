@@ -31,8 +31,17 @@ from app.consumers.keys import KeyRegistry
 from app.consumers.limits import RateLimiter
 from app.data_keys.keeper import DataKeys
 from app.db import Database
+from app.deliveries.accepting import Acceptor
+from app.deliveries.cron import Cron
+from app.deliveries.deciding import Decider
+from app.deliveries.measuring import DeliveryMeasures
+from app.deliveries.progress import Progress
+from app.deliveries.reading import DeliveryReader
+from app.deliveries.sending import Sender
 from app.drain import Drain
-from app.gateway.gateway import Gateway
+from app.gateway.answers import KeptAnswers
+from app.gateway.cached import CachedGateway
+from app.gateway.purge import Purger
 from app.grants.claims import Claims
 from app.grants.counting import Counting
 from app.grants.due import DueRefresher
@@ -76,8 +85,17 @@ class Services:
     calendar_reader: CalendarReader
     event_writer: EventWriter
     hearing: Hearing
-    gateway: Gateway
+    gateway: CachedGateway
+    answers: KeptAnswers
+    acceptor: Acceptor
+    delivery_reader: DeliveryReader
+    delivery_measures: DeliveryMeasures
+    decider: Decider
+    progress: Progress
+    cron: Cron
+    sender: Sender
     pacer: Pacer
+    purger: Purger
     tickets: Tickets
     clients: OAuthClients
     registrar: Registrar
@@ -94,6 +112,7 @@ class Services:
     data_keys: DataKeys
     clock: Clock
     base_url: str
+    proxy_max_bytes: int
     metrics_key: str | None
     replica: str
     started_at: datetime

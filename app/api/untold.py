@@ -9,17 +9,28 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import count
+from typing import Protocol
 
-from app.api.ready import Ready
 from app.api.services import Services
 from app.audit.disclosures import AggregatedDisclosures
+from app.audit.event import Disclosure
 from app.consumers.consumer import Consumer
+from app.grants.grant import LeanGrant
 from app.lines import Gaps, Lines
 from app.tallied import Tallied
 from app.telemetry import REQUEST_SECONDS, REQUESTS, is_told
 
 _LOGGER = "app.requests"
 _AFTER_SECONDS = 0.1
+
+
+class Noted(Protocol):
+    """What is answered again and again. `hits` are the answers that nobody was told of yet."""
+
+    grant: LeanGrant
+    disclosure: Disclosure
+    hits: int
+    first_request_id: str | None
 
 
 class Untold:
@@ -31,7 +42,7 @@ class Untold:
         self._authenticator = services.authenticator
         self._uses = services.uses
         self._clock = services.clock
-        self._given: list[Ready] = []
+        self._given: list[Noted] = []
         self._requests: Counter[tuple[str, str, str | None]] = Counter()  # by method, route and key
         self._seconds: dict[str, Tallied] = {}  # by route
         self._series, self._numbers = secrets.token_hex(8).encode(), count(1)
@@ -41,7 +52,7 @@ class Untold:
         """For a request that brought none."""
         return b"%s%016x" % (self._series, next(self._numbers))
 
-    def given(self, found: Sequence[Ready], request_id: bytes) -> None:
+    def given(self, found: Sequence[Noted], request_id: bytes) -> None:
         """These are about to be answered to that request."""
         for each in found:
             if not each.hits:

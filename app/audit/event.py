@@ -22,7 +22,7 @@ class AuditEvent:
 
 
 class Disclosure(NamedTuple):
-    """An access token that is given to a consumer: the one of this generation of the grant."""
+    """An access token that is given to a consumer, or used for one: the one of this generation of the grant."""
 
     actor: str
     provider: str
@@ -30,11 +30,12 @@ class Disclosure(NamedTuple):
     grant_id: UUID
     generation: int
     key_id: str | None = None  # of the consumer's keys, the one that was used
+    action: str = "token.disclosed"
 
     def event(self, details: Mapping[str, Any]) -> AuditEvent:
         """What the trail says of it."""
         return AuditEvent(
-            "token.disclosed",
+            self.action,
             self.actor,
             self.provider,
             self.user_id,

@@ -43,6 +43,7 @@ class Wanted:
     catalogue: str | None = None
     scopes: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,9 @@ class Registrar:
             secret = wanted.client_secret
             if wanted.keep_secret:
                 secret = self._present_secret(name, present)
-            given = Registration(name, catalogue, wanted.client_id, secret, wanted.scopes, wanted.settings)
+            given = Registration(
+                name, catalogue, wanted.client_id, secret, wanted.scopes, wanted.settings, wanted.resources
+            )
             fitted(self._clients.catalogue, given)
             row = await self._keep(tx, present, given)
             is_new = present is None or present.removed_at is not None
@@ -173,6 +176,7 @@ class Registrar:
             else self._vault.seal(secret, _place(row_id, generation)),
             "scopes": list(given.scopes),
             "settings": dict(given.settings),
+            "resources": dict(given.resources),
             "generation": generation,
         }
         if present is not None:
@@ -184,10 +188,11 @@ class Registrar:
 
     def _client(self, row: Stored) -> OAuthClient:
         """Raises ValidationFailed where it does not fit its entry, and CannotOpen where the row was tampered with."""
-        return fitted(
-            self._clients.catalogue,
-            Registration(row.name, row.catalogue, row.client_id, self._secret(row), row.scopes, row.settings),
+        secret = self._secret(row)
+        given = Registration(
+            row.name, row.catalogue, row.client_id, secret, row.scopes, row.settings, row.resources
         )
+        return fitted(self._clients.catalogue, given)
 
     def _usable(self, row: Stored) -> OAuthClient | None:
         try:

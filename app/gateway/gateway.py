@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from app.apis.caller import ApiCaller, Opened
 from app.apis.manners import Manners, is_repeatable
@@ -20,6 +21,18 @@ from app.oauth.client import OAuthClients
 from app.oauth.wire import StreamRequest, expanded_up_to, is_expandable
 
 _LOOKED_AT = 64 * 1024  # bytes of a refusal, for what it says
+
+
+class Readable(Protocol):
+    """An answer whose head is there, whoever gives it."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    attempts: int
+
+    def header(self, name: str) -> str: ...
+
+    async def piece(self) -> bytes: ...
 
 
 class Reply:
@@ -46,6 +59,11 @@ class Reply:
         if self._ahead:
             return self._ahead.popleft()
         return await self._opened.exchange.piece()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of the body has been answered by `piece`."""
+        return not self._ahead and self._opened.exchange.is_over
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The same, one after the other."""
@@ -98,14 +116,7 @@ class Gateway:
         """The answer with at most `most` bytes of its body, without a content coding that we know. Raises what `open`
         raises, and UpstreamError where the body breaks off before that."""
         async with self.open(call) as reply:
-            body = bytearray()
-            while len(body) <= most and (piece := await reply.piece()):
-                body += piece
-            coding = reply.header("content-encoding")
-        text, is_all = expanded_up_to(bytes(body), coding, limit=most)
-        changed = {"content-length", "content-encoding"} if is_expandable(coding) else {"content-length"}
-        kept = tuple(pair for pair in reply.headers if pair[0] not in changed)
-        return Answer(reply.status, kept, text, reply.attempts, is_cut=len(body) > most or not is_all)
+            return await in_one_piece(reply, most=most)
 
     def _manners(self, call: Call) -> Manners:
         attempts = self._caller.attempts if call.attempts is None else call.attempts
@@ -116,6 +127,17 @@ class Gateway:
             renews=attempts > 0,
             within=call.within,
         )
+
+
+async def in_one_piece(reply: Readable, *, most: int) -> Answer:
+    """What `Gateway.whole` makes of an answer."""
+    body, coding = bytearray(), reply.header("content-encoding")
+    while len(body) <= most and (piece := await reply.piece()):
+        body += piece
+    text, is_all = expanded_up_to(bytes(body), coding, limit=most)
+    changed = {"content-length", "content-encoding"} if is_expandable(coding) else {"content-length"}
+    kept = tuple(pair for pair in reply.headers if pair[0] not in changed)
+    return Answer(reply.status, kept, text, reply.attempts, is_cut=len(body) > most or not is_all)
 
 
 async def _require_scope(reply: Reply, title: str) -> None:

@@ -11,11 +11,15 @@ from app.breaker import BreakerKey
 from app.errors import ProviderRejectedClient, Sent, UnknownProvider, ValidationFailed
 from app.oauth.parts import CalendarApi
 from app.oauth.provider import CALENDARS, Provider
+from app.oauth.resources import mistake, seconds_of
 
 
 @dataclass(frozen=True)
 class OAuthClient:
-    """A registration (RFC 6749 section 2.2). Without a `client_id` grants can be kept, but not refreshed."""
+    """A registration (RFC 6749 section 2.2). Without a `client_id` grants can be kept, but not refreshed.
+
+    `resources`: for how many seconds the gateway keeps answers to a GET below each path.
+    """
 
     name: str
     provider: Provider
@@ -23,6 +27,7 @@ class OAuthClient:
     client_secret: str | None = field(default=None, repr=False)
     scopes: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -33,6 +38,10 @@ class OAuthClient:
     def calendar_api(self) -> CalendarApi | None:
         """Whose calendar API its provider has; None: it has none that we know."""
         return self.provider.calendar_api or CALENDARS.get(self.name)
+
+    def kept_seconds(self, target: str) -> int:
+        """For how long an answer to a GET of `target`, below the API's base, is good."""
+        return seconds_of(self.resources, target)
 
     @cached_property
     def token_breaker(self) -> BreakerKey:
@@ -110,6 +119,7 @@ class Registration:
     client_secret: str | None = field(default=None, repr=False)
     scopes: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, int] = field(default_factory=dict)
 
 
 def fitted(catalogue: Mapping[str, Provider], given: Registration) -> OAuthClient:
@@ -119,12 +129,24 @@ def fitted(catalogue: Mapping[str, Provider], given: Registration) -> OAuthClien
         wrong = f"must be one of {', '.join(sorted(catalogue))} (got {given.catalogue!r})"
         raise ValidationFailed("There is no such provider.", fields={"catalogue": wrong})
     client = OAuthClient(
-        given.name, provider, given.client_id, given.client_secret, given.scopes, given.settings
+        given.name,
+        provider,
+        given.client_id,
+        given.client_secret,
+        given.scopes,
+        given.settings,
+        given.resources,
     )
-    if wrong_fields := {**_url_mistakes(client), **_authentication_mistakes(client)}:
+    if wrong_fields := _mistakes(client):
         sentences = "; ".join(f"{name}: {sentence}" for name, sentence in wrong_fields.items())
         raise ValidationFailed(f"The registration would not work. {sentences}", fields=wrong_fields)
     return client
+
+
+def _mistakes(client: OAuthClient) -> dict[str, str]:
+    wrong = mistake(client.resources)
+    of_resources = {} if wrong is None else {"resources": wrong}
+    return {**_url_mistakes(client), **_authentication_mistakes(client), **of_resources}
 
 
 def _url_mistakes(client: OAuthClient) -> dict[str, str]:

@@ -39,7 +39,9 @@ class Door:
         timeout_seconds: float = 10.0,
         max_connections: int = 1024,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
+        repeats: bool = True,
     ) -> None:
+        """`repeats`: as `Outbound` has it."""
         self.timeout_seconds = timeout_seconds
         self._max_answer_bytes = max_answer_bytes
         # Reading has no time of its own: a timer that fires after a pause would drop an answer that is there.
@@ -48,6 +50,7 @@ class Door:
             connect_seconds=CONNECT_SECONDS,
             pool_seconds=timeout_seconds / 2,
             idle_seconds=IDLE_SECONDS,
+            repeats=repeats,
             max_connections=max_connections,
         )
 

@@ -92,6 +92,11 @@ class Exchange:
         """As `HttpAnswer` has it."""
         return retry_after(dict(self.headers))
 
+    @property
+    def is_over(self) -> bool:
+        """Whether no piece is left."""
+        return self._response.content.at_eof()
+
     async def piece(self) -> bytes:
         """What has come of the body, in its content coding, some 128 KiB at most; b"" when that was all.
 

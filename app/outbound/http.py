@@ -42,16 +42,19 @@ class Outbound:
         connect_seconds: float,
         pool_seconds: float,
         idle_seconds: float | None = None,
+        repeats: bool = True,
         max_connections: int = 1024,
     ) -> None:
         """`reachable` None: everything is, which is for addresses that only operators name. Reading has no time of its
         own: `pool_seconds` are for a connection to be free, `connect_seconds` for a new one. `idle_seconds`: of answers
-        that are read as they come."""
+        that are read as they come. `repeats`: whether an idempotent request that a kept connection loses is sent once more,
+        of which nobody is told."""
         self._reachable = reachable
         self._timeout = aiohttp.ClientTimeout(connect=pool_seconds, sock_connect=connect_seconds)
         self._idle_timeout = aiohttp.ClientTimeout(
             connect=pool_seconds, sock_connect=connect_seconds, sock_read=idle_seconds
         )
+        self._repeats = repeats
         self._max_connections = max_connections
         self._session: aiohttp.ClientSession | None = None
 
@@ -110,6 +113,7 @@ class Outbound:
             self._reachable.require_host(target.raw_host or "")
         if self._session is None:
             self._session = _session(self._reachable, self._timeout, self._max_connections)
+            self._session._retry_connection = self._repeats  # there is no public way; a test guards it
         try:
             return await self._session.request(
                 method,

@@ -32,12 +32,15 @@ delivery_batches = Table(
     Column("total", Integer, nullable=False),  # records
     Column("records_per_request", Integer, nullable=False),
     Column("concurrency", Integer, nullable=False),  # of its deliveries, being sent at once by all replicas
+    Column("sending", Integer, nullable=False, server_default="0"),  # of its deliveries at this moment
     Column("wrap", Text),  # the name of the field around the records
     time_column("created_at", required=True),
     time_column("cancelled_at"),
     CheckConstraint("total > 0 AND records_per_request > 0 AND concurrency > 0", name="sizes"),
+    CheckConstraint("sending BETWEEN 0 AND concurrency", name="places"),
     Index("delivery_batches_consumer_idx", "consumer_id", "id"),
     Index("delivery_batches_created_idx", "created_at"),
+    postgresql_with={"fillfactor": "50"},
 )
 
 deliveries = Table(
@@ -49,7 +52,7 @@ deliveries = Table(
     Column("batch_id", UUID, ForeignKey("delivery_batches.id", ondelete="CASCADE")),
     Column("parent_id", UUID),  # the rejected one that this is a half of
     Column("first_record", Integer),  # its place in the batch, from 0
-    Column("records", Integer, nullable=False, server_default="1"),
+    Column("records", Integer, nullable=False, server_default="1"),  # 0: its halves have them
     Column("provider", Text, nullable=False),
     Column("user_id", Text, nullable=False),
     Column("account", Text, nullable=False),
@@ -62,7 +65,7 @@ deliveries = Table(
     Column("max_attempts", Integer, nullable=False),
     Column("unknowns", Integer, nullable=False, server_default="0"),  # attempts whose outcome is not known
     Column("category", Text),  # of the last attempt, where it failed
-    Column("code", Text),
+    Column("code", Text),  # `split`: rejected, and sent again as two halves, which have its records
     Column("last_status", Integer),
     Column("sealed_response", LargeBinary),  # the last answer, cut to what may be kept
     time_column("next_attempt_at"),  # null: not due by itself; of a batch: it waits for its turn
@@ -81,14 +84,25 @@ deliveries = Table(
         name="claim_is_whole",
     ),
     CheckConstraint("(status IN ('delivered', 'dead', 'cancelled')) = (ended_at IS NOT NULL)", name="ended"),
-    Index(
-        "deliveries_due_idx", "next_attempt_at", "id", postgresql_where=text("next_attempt_at IS NOT NULL")
+    Index(  # by provider: one that is left alone keeps nobody from finding what is due at the others
+        "deliveries_due_idx",
+        "provider",
+        "next_attempt_at",
+        "id",
+        postgresql_where=text("next_attempt_at IS NOT NULL"),
+    ),
+    Index(  # those of a batch that wait for their turn, and those that have it
+        "deliveries_turn_idx",
+        "batch_id",
+        "next_attempt_at",
+        "id",
+        postgresql_where=text("batch_id IS NOT NULL AND status IN ('queued', 'retrying')"),
     ),
     Index("deliveries_sending_idx", "sending_since", postgresql_where=text("status = 'sending'")),
     Index("deliveries_batch_idx", "batch_id", "status", "id", postgresql_include=["records"]),
     Index("deliveries_consumer_idx", "consumer_id", "id"),
     Index("deliveries_status_idx", "consumer_id", "status", "id"),
-    Index("deliveries_ended_idx", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
+    Index("deliveries_ended_idx", "status", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
     postgresql_with={"fillfactor": "70"},
 )
 

@@ -86,6 +86,7 @@ async def test_a_registration_is_made_and_then_replaced(broker: Broker) -> None:
         "has_client_secret": True,
         "scopes": ["read"],
         "settings": {},
+        "resources": {},
         "redirect_uri": "http://127.0.0.1:8080/api/v1/oauth/sandbox-acme/callback",
         "created_at": first["created_at"],
         "updated_at": first["updated_at"],
@@ -403,3 +404,20 @@ async def test_a_secret_that_does_not_open_cannot_stay_and_its_field_says_so(
     answer = await put(broker, "sandbox-acme", client_id="acme")
     assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
     assert answer.json()["errors"][0]["field"] == "body.client_secret"
+
+
+async def test_resources_are_kept_and_adopted_by_every_replica(broker: Broker, twin: Broker) -> None:
+    made = await registered(broker, "sandbox-acme", **ACME, resources={"/portfolio": 180, "/contacts": 0})
+    assert made["resources"] == {"/portfolio": 180, "/contacts": 0}
+    assert (await broker.http.get("/clients/sandbox-acme")).json() == made
+    await knows(twin, "sandbox-acme", "acme")
+    assert twin.services.clients.get("sandbox-acme").kept_seconds("/portfolio/1") == 180
+
+
+@pytest.mark.parametrize("resources", [{"/a/../b": 1}, {"a": 1}, {"/a?b": 1}, {"/a": 1, "/%61": 1}])
+async def test_resources_that_name_no_path_are_refused_by_field(
+    broker: Broker, resources: dict[str, int]
+) -> None:
+    answer = await put(broker, "sandbox-acme", **ACME, resources=resources)
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+    assert [error["field"] for error in answer.json()["errors"]] == ["body.resources"]

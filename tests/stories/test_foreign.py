@@ -217,6 +217,8 @@ def _require_sense(call: Call, answer: httpx.Response) -> None:
     elif call.about == ABSENT and answer.status_code == 200:
         items = answer.json().get("items", [{}])
         assert all(item.get("status") == 404 for item in items), told
+    elif call.about == ABSENT and call.method == "HEAD":
+        assert answer.status_code == 404, told
     elif call.about == ABSENT:
         assert (answer.status_code, answer.json()["code"]) == (404, "grant_not_found"), told
     else:

@@ -90,3 +90,9 @@ def test_a_registration_of_the_api_outranks_one_of_the_settings_until_it_is_remo
     assert clients.get("google").client_id == "of the API"
     clients.adopt({})
     assert clients.get("google").client_id == "of the settings"
+
+
+def test_resources_that_cannot_be_kept_are_refused_by_field() -> None:
+    with pytest.raises(ValidationFailed) as refused:
+        registered("google", resources={"/calendar/../drive": 60})
+    assert "/calendar/../drive" in refused.value.fields["resources"]

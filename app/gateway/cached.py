@@ -1,0 +1,217 @@
+"""The gateway with a memory: what was answered a moment ago is answered again, what several ask at once is asked once.
+
+GET, kept and good                              hit           nobody is asked
+GET, kept, its time is over, has a validator    miss          asked whether it still is so (RFC 9111 section 4.3)
+GET, the same is in flight                      coalesced     waits for that answer
+GET                                             miss
+a body, a range, no-store, any other method     bypass
+what may have changed something                 bypass        the grant's answers there are forgotten before it is answered
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+
+from app.clock import Clock
+from app.errors import ProviderUnavailable, Sent
+from app.gateway import headers
+from app.gateway.answers import KeptAnswers, Watch
+from app.gateway.asked import Asked
+from app.gateway.call import DEFAULT_WITHIN_SECONDS, Answer, Call
+from app.gateway.counts import Outcome
+from app.gateway.directives import MOST_BODY_BYTES, Wish, is_unchanged, may_be_kept, streams, wish_of
+from app.gateway.flight import Flight, Flights, Landed, Rest, Whole
+from app.gateway.gateway import Gateway, Reply, in_one_piece
+from app.gateway.given import Given
+from app.gateway.kept import Kept
+from app.gateway.meant import Meant
+from app.gateway.target import base_of
+from app.grants.grant import Status
+from app.grants.known import KnownGrants
+from app.oauth.client import OAuthClients
+from app.oauth.resources import written
+
+# RFC 9110 section 9.2.1, and those that others define to be safe (RFC 4918, RFC 3253, RFC 5323).
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"})
+_CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
+# What a 304 does not tell again (RFC 9110 section 15.4.5).
+_OF_A_BODY = frozenset({"content-length", "content-type", "content-encoding", "content-language"})
+
+
+class CachedGateway:
+    """As `Gateway`, whose promises and errors are its own."""
+
+    def __init__(
+        self, gateway: Gateway, known: KnownGrants, clients: OAuthClients, answers: KeptAnswers, clock: Clock
+    ) -> None:
+        self._gateway = gateway
+        self._known = known
+        self._clients = clients
+        self._answers = answers
+        self._clock = clock
+        self._flights = Flights()
+
+    @asynccontextmanager
+    async def open(self, call: Call) -> AsyncIterator[Given]:
+        """The answer. Leaving ends it, unless others wait for it."""
+        async with AsyncExitStack() as leaving:
+            given = await self._given(call, leaving)
+            self._answers.counts.add(call.key.provider, given.outcome)
+            yield given
+
+    async def whole(self, call: Call, *, most: int) -> Answer:
+        """The answer with at most `most` bytes of its body, without a content coding that we know."""
+        async with self.open(call) as given:
+            return await in_one_piece(given, most=most)
+
+    async def asked(self, call: Call, wish: Wish) -> Asked | None:
+        """The call as something that may be kept or shared; None where it may not."""
+        if wish.passes:
+            return None
+        client = self._clients.get(call.key.provider)
+        known = await self._known.get(call.key)
+        seconds = client.kept_seconds(call.target) if self._answers.max_bytes else 0
+        if known.is_stale or known.value.status is not Status.ACTIVE or (wish.conditions and not seconds):
+            return None
+        sent = headers.sent(call.headers, client.provider.api.headers).items()
+        return Asked.of(known.value, base_of(client), call.target, sent=sent, wish=wish, seconds=seconds)
+
+    def kept(self, asked: Asked) -> Kept | None:
+        """What is kept, where it may be answered as it is."""
+        kept = self._answers.get(asked.key) if asked.seconds else None
+        is_good = kept is not None and self._answers.is_good(kept, seconds=asked.good_seconds)
+        return kept if is_good else None
+
+    def hit(self, asked: Asked) -> Whole | None:
+        """The same, as whoever asks gets it."""
+        kept = self.kept(asked)
+        if kept is None:
+            return None
+        age = kept.age_at(self._clock.monotonic())
+        return _seen_by(asked.wish, Whole(200, kept.headers, kept.body, 0, asked.grant, age))
+
+    async def _given(self, call: Call, leaving: AsyncExitStack) -> Given:
+        wish = wish_of(call.method, call.headers, has_body=call.body != b"")
+        asked = await self.asked(call, wish)
+        if asked is None:
+            return await self._passed(call, leaving)
+        if (whole := self.hit(asked)) is not None:
+            given = Given.of_whole(whole, Outcome.HIT)
+            return given.without_body() if call.method == "HEAD" else given
+        if call.method == "HEAD":
+            return await self._passed(call, leaving)
+        return await self._fetched(call, asked, leaving)
+
+    async def _passed(self, call: Call, leaving: AsyncExitStack) -> Given:
+        """By whatever is kept."""
+        if call.method in _SAFE:
+            reply = await leaving.enter_async_context(self._gateway.open(call))
+        else:
+            reply = await self._written(call, leaving)
+        return Given.of_reply(reply, Outcome.BYPASS)
+
+    async def _written(self, call: Call, leaving: AsyncExitStack) -> Reply:
+        """Whatever came of it, but for a plain refusal, it may have changed what is kept (RFC 9111 section 4.4), and what is
+        about to arrive."""
+        client = self._clients.get(call.key.provider)
+        grant = (await self._known.get(call.key)).value
+        is_refused = False
+        try:
+            reply = await leaving.enter_async_context(self._gateway.open(call))
+            is_refused = 400 <= reply.status < 500
+            return reply
+        finally:
+            if not is_refused:
+                meant = Meant(written(client.resources, call.target), grant_id=str(grant.id))
+                await asyncio.shield(self._answers.forget(meant))
+
+    async def _fetched(self, call: Call, asked: Asked, leaving: AsyncExitStack) -> Given:
+        key, outcome = (asked.key, call.attempts), Outcome.COALESCED
+        flight = None if asked.wish.anew else self._flights.get(key)
+        if flight is None or not self._answers.may_be_shared(flight.watch):
+            outcome = Outcome.MISS
+            watch = self._answers.begin(asked.key.grant_id, call.key, asked.path)
+            flight = Flight(self._fly(call, asked, watch), watch)
+            if not asked.wish.anew:
+                self._flights.add(key, flight)
+        try:
+            landed = await flight.landed(within=call.within)
+        except TimeoutError:
+            raise self._too_late(call) from None
+        if isinstance(landed, Whole):
+            return Given.of_whole(_seen_by(asked.wish, landed), outcome)
+        taken = landed.take()
+        if taken is None:
+            reply = await leaving.enter_async_context(self._gateway.open(call))
+            return Given.of_reply(reply, Outcome.MISS)
+        reply, its_end = taken
+        leaving.push_async_callback(its_end.aclose)
+        return Given.of_reply(reply, outcome)
+
+    async def _fly(self, call: Call, asked: Asked, watch: Watch) -> Landed:
+        """One call, for all who wait."""
+        kept = self._answers.get(asked.key) if asked.seconds else None
+        plain = tuple(each for each in call.headers if each[0] not in _CONDITIONS)
+        validators = () if kept is None else kept.validators
+        within = max(call.within, DEFAULT_WITHIN_SECONDS)
+        async with AsyncExitStack() as leaving:
+            try:
+                opened = self._gateway.open(replace(call, headers=(*plain, *validators), within=within))
+                reply = await leaving.enter_async_context(opened)
+                if streams(reply.headers):
+                    return Rest(reply, leaving.pop_all())
+                body = await reply.ahead(MOST_BODY_BYTES + 1)
+                if len(body) > MOST_BODY_BYTES:
+                    return Rest(reply, leaving.pop_all())
+                return self._landed(asked, watch, kept, reply, body)
+            finally:
+                self._flights.remove((asked.key, call.attempts), watch)
+                self._answers.end(watch)
+
+    def _landed(self, asked: Asked, watch: Watch, kept: Kept | None, reply: Reply, body: bytes) -> Whole:
+        """The whole answer, kept if it may be."""
+        is_confirmed = kept is not None and reply.status == 304
+        if kept is not None and is_confirmed:
+            self._answers.counts.add(asked.grant.key.provider, Outcome.REVALIDATED)
+            told = kept.confirmed(
+                reply.headers, asked_at=watch.begun_at, age=_age(reply), seconds=asked.seconds
+            )
+        else:
+            own = tuple(each for each in reply.headers if each[0] != "content-length")
+            told = Kept(
+                asked.key, asked.grant.key, asked.path, own, body, watch.begun_at, _age(reply), asked.seconds
+            )
+        status = 200 if is_confirmed else reply.status
+        # The answer may be of another account than the one that was known a moment ago.
+        is_its = reply.grant.lineage_id == asked.key.lineage_id and reply.grant.id == asked.key.grant_id
+        if asked.seconds and is_its and may_be_kept(status, told.headers):
+            self._answers.keep(told, watch)
+        elif kept is not None and reply.status < 500:
+            self._answers.drop(kept)
+        return Whole(status, told.headers, told.body, reply.attempts, reply.grant)
+
+    def _too_late(self, call: Call) -> ProviderUnavailable:
+        client = self._clients.get(call.key.provider)
+        return ProviderUnavailable(
+            f"{client.title} did not answer in time. Your connection is kept; try again shortly.",
+            provider=client.name,
+            sent=Sent.UNKNOWN,
+            provider_code="timeout",
+        )
+
+
+def _seen_by(wish: Wish, whole: Whole) -> Whole:
+    """The answer as who asks under conditions gets it: 304 where he has it already."""
+    if whole.status != 200 or not wish.conditions or not is_unchanged(wish.conditions, dict(whole.headers)):
+        return whole
+    told = tuple(each for each in whole.headers if each[0] not in _OF_A_BODY)
+    return replace(whole, status=304, headers=told, body=b"")
+
+
+def _age(reply: Reply) -> int:
+    """What the answer says of itself (RFC 9111 section 5.1)."""
+    said = reply.header("age")
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 10 else 0
