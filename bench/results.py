@@ -92,6 +92,10 @@ class Results:
             yield "goodput in overload / peak", self.overload.kept
             yield "shed without Retry-After", self.overload.unsaid
             yield "seconds from an overload to normal", self.overload.recovered_after
+        yield from self._grown()
+
+    def _grown(self) -> Iterator[tuple[str, float]]:
+        """Memory that is not to grow with what passes through."""
         if self.calendars and self.calendars.grown is not None:
             yield "MB more at most with ten times the events", self.calendars.grown
         if self.proxied:
