@@ -178,12 +178,7 @@ class ApiCaller:
                 client, talk.grant.id, within=_PATIENCE_SECONDS if left is None else left
             )
             heard = await self._heard(client, talk)
-            if (
-                not isinstance(heard, UpstreamError)
-                and heard.status == 429
-                and (seconds := heard.retry_after())
-            ):
-                self._pacing.held(client, talk.grant.id, seconds)
+            self._heed(client, talk, heard)
             delay = None if is_probe or talk.is_spent else talk.pause(self._backoff, heard)
             if delay is None:
                 if isinstance(heard, UpstreamError):

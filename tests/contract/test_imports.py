@@ -24,6 +24,7 @@ VIOLATIONS = {
     "Deliveries' stores are their own domain's": ("app/jobs.py", "import app.deliveries.store"),
     "Consumers' store is its own domain's": ("app/jobs.py", "import app.consumers.store"),
     "Clients' store is its own domain's": ("app/jobs.py", "import app.clients.store"),
+    "APIs' store is its own domain's": ("app/jobs.py", "import app.apis.rate_store"),
     "Breakers' store is its own domain's": ("app/jobs.py", "import app.breakers.store"),
     "Data keys' stores are their own domain's": ("app/jobs.py", "import app.data_keys.store"),
     "The chain's stores are its own domain's": ("app/jobs.py", "import app.audit.chain_store"),

@@ -13,6 +13,7 @@ from app import listener as listener_module
 from app.clock import SystemClock
 from app.db import Database, plain_url
 from app.listener import (
+    API_HELD,
     BREAKER_TURNED,
     CLIENTS_CHANGED,
     DATA_KEYS_CHANGED,
@@ -137,6 +138,7 @@ async def test_each_channel_has_its_own_mailboxes_and_subscribers(listener: List
     assert {channel: box.take() for channel, box in boxes.items()} == {
         GRANT_CHANGED: (["two"], False),
         CLIENTS_CHANGED: ([], False),
+        API_HELD: ([], False),
         DATA_KEYS_CHANGED: ([], False),
         KEY_CHANGED: (["one"], False),
         BREAKER_TURNED: (["last"], False),
