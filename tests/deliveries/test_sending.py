@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
@@ -258,6 +259,37 @@ async def test_many_that_come_due_again_at_once_wait_for_their_turns(
     assert (await broker.services.sender.send_due()).delivered == 60
     assert api.most_at_once["/v1/records"] == 2
     assert {each["status"] for each in await rows.rows_of(database_url, batch_id)} == {"delivered"}
+
+
+@pytest.mark.parametrize("bad", [{0}, {39}, {7, 8}, {3, 17, 18, 31}, set(range(20, 30)), set(range(40))])
+async def test_of_a_rejected_batch_exactly_the_bad_records_die_and_each_other_one_arrives_once(
+    broker: Broker, api: RecordsApi, put_batch: Put, database_url: str, bad: set[int]
+) -> None:
+    batch_id = await put_batch(records(40, bad=bad), per_request=20, concurrency=2)
+    while (await broker.services.sender.send_due()).claimed:
+        pass
+    found = await rows.rows_of(database_url, batch_id)
+    dead = {each["first_record"] for each in found if each["status"] == "dead"}
+    assert dead == bad
+    assert api.applied == {n: 1 for n in range(40) if n not in bad}
+    assert sum(each["records"] for each in found) == 40
+    of_key = Counter(headers["idempotency-key"] for _, headers, _ in api.requests)
+    assert set(of_key.values()) == {1}
+
+
+async def test_an_answer_that_it_is_too_large_halves_it_and_an_unknown_outcome_never_does(
+    broker: Broker, api: RecordsApi, put_batch: Put, database_url: str
+) -> None:
+    kinds = iter(("413", "reset"))
+    api.fault_of = lambda _key, _number: next(kinds, None)
+    too_large, unknown = [
+        await put_batch(records(4), per_request=4, path=path, max_attempts=1) for path in ("large", "lost")
+    ]
+    await broker.services.sender.send_due()
+    found = [await rows.rows_of(database_url, each) for each in (too_large, unknown)]
+    counted = [sorted((each["status"], each["records"]) for each in of_batch) for of_batch in found]
+    halved, whole = [("cancelled", 0), ("delivered", 2), ("delivered", 2)], [("dead", 4)]
+    assert counted in ([halved, whole], [whole, halved])
 
 
 async def test_a_batch_that_is_cancelled_tries_nothing_again(
