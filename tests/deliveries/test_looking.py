@@ -221,18 +221,20 @@ async def test_a_cancelled_batch_sends_no_more(broker: Broker, api: RecordsApi, 
     assert (await get(broker, f"/deliveries/batches/{batch}")).json()["delivered"] == 4
 
 
-async def test_one_that_is_cancelled_gives_its_turn_to_the_next(broker: Broker, api: RecordsApi) -> None:
-    api.fault_of = lambda _key, number: "503" if number == 0 else None
-    records = [{"n": number} for number in range(4)]
+async def test_one_that_is_cancelled_gives_its_turn_to_the_next(broker: Broker, database_url: str) -> None:
+    broker.services.drain.begin()  # so that nothing is sent
+    records = [{"n": number} for number in range(6)]
     batch = (await ask(broker, "/deliveries/batches", records=records, concurrency=1)).json()["id"]
-    await deliver(broker)
-    waiting = (await get(broker, "/deliveries", batch_id=batch, status="retrying")).json()["items"]
-    for each in waiting:
-        await post(broker, f"/deliveries/{each['id']}/cancel")
-    api.fault_of = lambda _key, _number: None
-    await deliver(broker)
-    found = (await get(broker, f"/deliveries/batches/{batch}")).json()
-    assert found["queued"] == found["sending"] == found["retrying"] == 0, found
+
+    async def due() -> list[bool]:
+        return [each["next_attempt_at"] is not None for each in await rows.rows_of(database_url, batch)]
+
+    assert await due() == [True, False, False]
+    first = (await rows.rows_of(database_url, batch))[0]["id"]
+    await post(broker, f"/deliveries/{first}/cancel")
+    assert await due() == [False, True, False]
+    await post(broker, f"/deliveries/{first}/replay")  # and waits for its own
+    assert await due() == [False, True, False]
 
 
 async def test_a_grant_that_has_gone_is_what_its_deliveries_die_of(broker: Broker, api: RecordsApi) -> None:
