@@ -93,7 +93,7 @@ class BodyTooLarge(BrokerError):
     code = "body_too_large"
     category = Category.VALIDATION
 
-    def __init__(self, most: str = "1 MiB") -> None:
+    def __init__(self, most: str = "1 MiB, or 16 MiB of a batch of deliveries,") -> None:
         super().__init__(f"The request body is larger than the {most} that this service takes.")
 
 

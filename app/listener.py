@@ -27,10 +27,12 @@ CLIENTS_CHANGED = "broker_clients_changed"
 KEY_CHANGED = "broker_key_changed"  # payload: the key's id
 BREAKER_TURNED = "broker_breaker_turned"  # payload: the replica that a breaker was turned at
 DATA_KEYS_CHANGED = "broker_data_keys_changed"
+API_HELD = "broker_api_held"  # payload: the provider that wants a pause
 ANSWERS_FORGOTTEN = "broker_answers_forgotten"  # payload: which answers of providers' APIs, and who says so
 CHANNELS = (
-    GRANT_CHANGED, CLIENTS_CHANGED, KEY_CHANGED, BREAKER_TURNED, DATA_KEYS_CHANGED, ANSWERS_FORGOTTEN,
-)  # fmt: skip
+    *(GRANT_CHANGED, CLIENTS_CHANGED, KEY_CHANGED, BREAKER_TURNED, DATA_KEYS_CHANGED),
+    *(API_HELD, ANSWERS_FORGOTTEN),
+)
 
 _RECONNECT_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 0.4

@@ -18,6 +18,7 @@ from app.api import docs, problems, router
 from app.api.lane import BrokerApp, Lane
 from app.api.load import Load
 from app.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestTelemetry
+from app.api.proxy import Shortcut
 from app.api.services import Services
 from app.apis.caller import MAX_API_ANSWER_BYTES
 from app.audit.disclosures import AggregatedDisclosures
@@ -104,6 +105,7 @@ def create_app(read: Settings) -> FastAPI:
     problems.install(app)
     docs.install(app)
     router.include(app)
+    app.add_middleware(Shortcut)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     # the outermost: it answers for all that is inside
     app.add_middleware(RequestTelemetry, clock=clock, base_url=read.base_url)
@@ -122,8 +124,10 @@ async def running(
         await _warn_of_too_many_rights(read, ground.db)
         _warn_of_short_lives(clients, interval_seconds=read.refresh_interval_seconds)
         await services.sharing.load()
+        await services.pacer.load()
         stack.push_async_callback(services.authenticator.close)
         stack.push_async_callback(services.limiter.close)
+        stack.push_async_callback(services.pacer.close)
         stack.push_async_callback(services.refresher.close)
         stack.push_async_callback(services.calendars.close)
         stack.push_async_callback(services.counting.close)
@@ -132,7 +136,7 @@ async def running(
         ground.listener.start()
         stack.push_async_callback(ground.listener.stop)
         followed = ground.data_keys.follow(ground.listener)
-        for watch in (services.registrar.watch(), services.sharing.watch(), followed):
+        for watch in (services.registrar.watch(), services.sharing.watch(), services.pacer.watch(), followed):
             stack.push_async_callback(_cancelled, asyncio.create_task(watch))
         await services.safekeeping.open()
         stack.push_async_callback(services.safekeeping.close)
@@ -178,8 +182,9 @@ async def _drain(services: Services) -> None:
     services.drain.begin()
     still_running = await services.refresher.land()
     await services.due.land()
-    if still_running:
-        log.error("drain.incomplete", refreshes=still_running)
+    still_sending = await services.sender.land()
+    if still_running or still_sending:
+        log.error("drain.incomplete", refreshes=still_running, deliveries=still_sending)
     services.timetable.stop()
     with suppress(DatabaseUnavailable, TimeoutError):  # nothing else depends on them
         async with asyncio.timeout(_LAST_FLUSH_SECONDS):

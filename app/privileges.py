@@ -29,7 +29,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "consumers": (_READ, _ADD, _CHANGE, _TAKE),
     "data_keys": (_READ, _ADD, "UPDATE (key_encryption_key, wrapped_key, seals, emptied_at)"),
     "deliveries": (_READ, _ADD, _CHANGE, _TAKE),
-    "delivery_attempts": (_READ, _ADD, _TAKE),
+    "delivery_attempts": (_READ, _ADD, "UPDATE (status, category, code, milliseconds)", _TAKE),
     "delivery_batches": (_READ, _ADD, _CHANGE, _TAKE),
     "grant_candidates": (_READ, _ADD, _CHANGE, _TAKE),
     "grants": (_READ, _ADD, _CHANGE),

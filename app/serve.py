@@ -21,7 +21,7 @@ from app.inbound import Limits, protocol
 _KEEP_ALIVE_SECONDS = 5
 _MAX_CONNECTIONS = 4096
 _ACCEPTED_AT_ONCE = 32
-_ALLOCATED = 10_000  # more than were freed, and the garbage collector looks at what is new
+_ALLOCATED = 50_000  # more than were freed, and the garbage collector looks at what is new; requests in flight are among it
 
 Started = Callable[[Services], Awaitable[None]]
 

@@ -38,6 +38,7 @@ KILL_SECONDS = 45.0  # the grace period of docker-compose.yml and of orchestrato
 
 ADMIN_KEY_PATTERN = re.compile(r"brk_[0-9a-f]{16}_[0-9a-f]{64}")
 _LEAST_SECRET = 16
+_LEAST_CRON_SECRET = 32
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 Seconds = Annotated[float, Field(gt=0, le=86400)]
@@ -91,6 +92,7 @@ class Settings(BaseSettings):
     data_key_seals: int = Field(default=1_000_000_000, ge=1000, le=4_000_000_000)
     admin_key: SecretStr | None = None
     metrics_key: SecretStr | None = None
+    cron_secret: SecretStr | None = None
     providers_dir: Path | None = None
     allow_loopback_upstreams: bool = False
     upstream_networks: list[str] = []
@@ -111,6 +113,9 @@ class Settings(BaseSettings):
     validate_per_minute: int = Field(default=60, ge=1, le=600)
     proxy_cache_bytes: int = Field(default=32 * 1024 * 1024, ge=0, le=4 * 1024**3)  # 0: none
     calendar_sync_seconds: int = Field(default=900, ge=60, le=86400)
+    delivery_concurrency: int = Field(default=16, ge=1, le=256)
+    delivery_stuck_seconds: Seconds = 300
+    delivery_kept_days: int = Field(default=30, ge=1, le=3650)
     proxy_max_bytes: int = Field(default=256 * 1024 * 1024, ge=64 * 1024, le=1 << 40)
     audit_disclosures: Literal["aggregate", "strict"] = "aggregate"
     audit_retention_days: int = Field(default=0, ge=0, le=36500)  # 0: for ever
@@ -185,6 +190,8 @@ class Settings(BaseSettings):
         for name in ("listen_database_url", "migrate_database_url"):
             if getattr(self, name) and not self.database_url:
                 broken.append(f"{PREFIX}{name.upper()}: is of use only beside BROKER_DATABASE_URL")
+        if self.cron_secret and (mistake := _cron_mistake(self.cron_secret.get_secret_value())):
+            broken.append(f"BROKER_CRON_SECRET: {mistake}; `openssl rand -hex 32` prints one")
         if broken:
             raise ValueError("\n".join(broken))
         return self
@@ -265,6 +272,15 @@ class Settings(BaseSettings):
     @property
     def lease_ttl(self) -> timedelta:
         return timedelta(seconds=self.lease_seconds)
+
+
+def _cron_mistake(secret: str) -> str | None:
+    """Whatever the environment: whoever guesses it has our deliveries sent."""
+    if len(secret) < _LEAST_CRON_SECRET:
+        return f"must have {_LEAST_CRON_SECRET} characters at least"
+    if not (secret.isascii() and secret.isprintable() and " " not in secret):
+        return "must be of visible ASCII characters, as headers have them"
+    return "is too regular to be random" if is_regular(secret.encode()) else None
 
 
 def _has_usable_ports(url: str) -> bool:

@@ -114,6 +114,31 @@ PUSH_NOTIFICATIONS = Counter(
     "What came by them, believed or refused.",
     ["provider", "outcome"],
 )
+DELIVERY_ATTEMPTS = Counter(
+    "broker_delivery_attempts",
+    "Attempts to deliver a call to a provider's API, by what came of it: delivered, or the category of the failure.",
+    ["provider", "category"],
+)
+DELIVERIES_ENDED = Counter(
+    "broker_deliveries_ended",
+    "Deliveries that this replica brought to an end: delivered, dead, cancelled, or split into halves that go on.",
+    ["provider", "status"],
+)
+DELIVERY_WAIT_SECONDS = Histogram(
+    "broker_delivery_wait_seconds",
+    "Seconds from when a delivery was due until this replica took it.",
+    ["provider"],
+    buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800),
+)
+DELIVERIES_SENDING = Gauge("broker_deliveries_sending", "Deliveries this replica is sending now.")
+API_WAIT_SECONDS = Counter(
+    "broker_api_wait_seconds", "Seconds that calls waited for their turn at a provider's API.", ["provider"]
+)
+API_REFUSALS = Counter(
+    "broker_api_rate_refusals",
+    "Calls that were not made, since their turn at a provider's API would have come too late.",
+    ["provider"],
+)
 PROXIED = Counter(
     "broker_proxied",
     "Calls of providers' APIs made for others that ended, by outcome: 2xx to 5xx, a problem's code, broken_off or hung_up.",

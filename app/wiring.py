@@ -9,7 +9,9 @@ from datetime import timedelta
 
 from app import settings
 from app.api.services import Services
+from app.apis import pacing
 from app.apis.caller import ApiCaller
+from app.apis.pacing import Pacer
 from app.audit import disclosures as noted
 from app.audit import pruning, sealing
 from app.audit.anchor import Anchor
@@ -97,12 +99,13 @@ def build(on: Ground) -> Services:
     sharing = BreakerSharing(db, on.breakers, listener, clock, replica=on.replica)
     interval = timedelta(seconds=read.refresh_interval_seconds)
     disclosures, sealer = _disclosures(on), Sealer(db, vault, Anchor(read.audit_anchor), clock)
+    pacer = Pacer(db, listener, clock, replica=on.replica)
     caller = ApiCaller(
         refresher, on.clients, on.breakers, on.api_door, on.clock,
-        backoff=on.backoff, max_bytes=read.proxy_max_bytes,
+        backoff=on.backoff, pacing=pacer, max_bytes=read.proxy_max_bytes,
     )  # fmt: skip
     calendars, gateway = wired_calendars(on, caller), wired_gateway(on, caller, known)
-    deliveries = wired_deliveries(on, gateway.gateway)
+    deliveries = wired_deliveries(on, gateway.gateway, refresher, known)
     validator = Validator(db, vault, on.endpoints, on.clients, clock)
     jobs = [
         Job("set_clock", lambda: db.set_clock(clock), timedelta(minutes=1)),
@@ -113,6 +116,7 @@ def build(on: Ground) -> Services:
         Job("revoke_due", revoker.revoke_due, timedelta(seconds=15)),
         Job("probe_due", Prober(db, protocol, on.drain).probe_due, timedelta(minutes=1)),
         Job("erase_candidates", candidates.erase_old, timedelta(minutes=10)),
+        Job("sweep_api_rates", pacer.sweep, pacing.SWEPT_EVERY),
         Job("tend_data_keys", on.data_keys.tend, _TEND),
         _rewrap(on),
         *calendars.jobs,
@@ -148,6 +152,14 @@ def build(on: Ground) -> Services:
         answers=gateway.answers,
         purger=gateway.purger,
         proxy_max_bytes=read.proxy_max_bytes,
+        sender=deliveries.sender,
+        acceptor=deliveries.acceptor,
+        delivery_reader=deliveries.reader,
+        delivery_measures=deliveries.measures,
+        decider=deliveries.decider,
+        progress=deliveries.progress,
+        cron=deliveries.cron,
+        pacer=pacer,
         tickets=tickets,
         clients=on.clients,
         registrar=Registrar(db, vault, on.clients, listener, clock),

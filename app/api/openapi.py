@@ -23,6 +23,7 @@ _TAGS = {
     "Grants": "What users allowed: brought in, looked at, let go. Never a token.",
     "OAuth": "How accounts are connected, how a user's connections are, and what is known of providers.",
     "Calendar": "Users' calendars: kept current here, and written through to their providers.",
+    "Deliveries": "Calls to providers' APIs that are kept until they arrive, or until a person decides.",
     "Gateway": "Providers' APIs, called here with the grant's token.",
     "Consumers": "The services that may call, and their keys.",
     "Operations": "For operators, orchestrators and dashboards.",
@@ -79,7 +80,10 @@ _EXAMPLES: Mapping[str, tuple[str, Json]] = {
         {},
     ),
     "request_timeout": ("The request took too long to arrive.", {}),
-    "body_too_large": ("The request body is larger than the 1 MiB that this service takes.", {}),
+    "body_too_large": (
+        "The request body is larger than this service takes: 1 MiB, or 16 MiB for a batch of deliveries.",
+        {},
+    ),
     "validation_failed": (
         "The request is not valid. body.account: must not contain control characters",
         {"errors": [{"field": "body.account", "message": "must not contain control characters"}]},

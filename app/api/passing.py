@@ -27,7 +27,7 @@ from app.uses import Uses
 ABORT = "broker.abort"  # () -> None: ends the connection in the middle of an answer
 LOST = "broker.lost"  # (callback | None) -> None: what is called when the client hangs up
 READ_FIRST = 64 * 1024  # bytes: a body up to this is held, so that it can be sent again
-_HUNG_UP = 499  # for metrics and the log: nobody is there to see it
+HUNG_UP = 499  # for metrics and the log: nobody is there to see it
 # A browser that is led to an answer may do nothing with it, least of all in our name.
 _SANDBOX = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; sandbox"
 
@@ -104,7 +104,7 @@ class Passing(Response):
         self._tell("hung_up")
         note(outcome="hung_up")
         if not self._started:
-            await send({"type": "http.response.start", "status": _HUNG_UP, "headers": []})
+            await send({"type": "http.response.start", "status": HUNG_UP, "headers": []})
             await send({"type": "http.response.body", "body": b""})
 
     def _tell(self, outcome: str) -> None:

@@ -5,16 +5,20 @@ Written close to the ground: a call that is passed on should cost little more th
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from fastapi.exceptions import RequestValidationError
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from app.api.access import as_seen, identified
 from app.api.deps import OpaqueName, percent_decode
-from app.api.passing import Passing, body_of
+from app.api.passing import HUNG_UP, HungUp, Passing, body_of
 from app.api.problems import responses
 from app.api.services import services_of
 from app.audit.event import Disclosure
@@ -46,6 +50,15 @@ _OTHERS = (
 )
 NAME: TypeAdapter[str] = TypeAdapter(Annotated[OpaqueName, BeforeValidator(percent_decode)])
 _Headers = dict[str, str]
+_METHODS = frozenset({*DOCUMENTED, *_OTHERS})
+_ADDRESS = "/proxy/{provider}/{user_id}"
+# As routes match, on raw segments.
+_ADDRESSED = re.compile(
+    r"(?P<prefix>/api/v1)?/proxy/(?P<provider>[^/]+)/(?P<user_id>[^/]+)(?:/(?P<path>.*))?", re.DOTALL
+)
+_ROUTES = {
+    prefix: SimpleNamespace(path=f"{prefix or ''}{_ADDRESS}/{{path}}") for prefix in (None, "/api/v1")
+}  # what logs and metrics call it
 
 _FAILURES = (
     *("unknown_provider", "grant_not_found", "reconnect_required", "insufficient_scope"),
@@ -65,6 +78,23 @@ The answer is the provider's own, whatever its status, with `X-Broker-Attempts` 
 request repeated once; a 403 that says that the token lacks a scope becomes `insufficient_scope`."""
 
 
+class Shortcut:
+    """Answers calls that are passed on ahead of the framework's routing, which costs more than all that is done for one here.
+    The routes below are the same, for the document and for whatever else is said of them. Plain ASGI."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        match = _ADDRESSED.fullmatch(scope["path"]) if scope["type"] == "http" else None
+        if match is None or scope["method"] not in _METHODS:
+            await self._app(scope, receive, send)
+            return
+        scope["route"], scope["path_params"] = _ROUTES[match["prefix"]], match.groupdict(default="")
+        answer = await proxied(Request(scope, receive, send))
+        await answer(scope, receive, send)
+
+
 async def proxied(request: Request) -> Response:
     """Passes the call on."""
     services, scope = services_of(request), request.scope
@@ -72,16 +102,20 @@ async def proxied(request: Request) -> Response:
     named = dict(headers)
     consumer = await identified(request, services, _bearer(named), named.get("x-api-key"))
     consumer.require(Scope.PROXY)
-    key = as_seen(services, consumer, _key(request.path_params, named))
+    key = as_seen(services, consumer, _key(scope["path_params"], named))
     known = await services.known.get(key)
+    try:
+        body = await body_of(scope, request.receive, most=services.proxy_max_bytes)
+    except HungUp:
+        return Response(status_code=HUNG_UP)
     call = Call(
         key,
         scope["method"],
-        _target(request),
+        _target(scope),
         tuple(headers),
-        await body_of(scope, request.receive, most=services.proxy_max_bytes),
+        body,
         attempts=_attempts(named.get("x-broker-retry")),
-        within=_within(", ".join(value for name, value in headers if name == "prefer")),
+        within=_within(headers) if "prefer" in named else DEFAULT_WITHIN_SECONDS,
     )
     await services.disclosures.given([use_of(consumer, known.value.id, known.value.generation, key)])
     return Passing(services.gateway, call, services.uses)
@@ -93,28 +127,30 @@ def _bearer(headers: _Headers) -> str | None:
 
 
 def _key(path: dict[str, Any], headers: _Headers) -> GrantKey:
-    """What the path and `X-Broker-Account` name. Raises RequestValidationError by place."""
-    provider = _read(path["provider"], "path", "provider")
+    """What the path and `X-Broker-Account` name. Raises ValidationFailed by place."""
+    provider = _read(path["provider"], "path.provider")
     note(provider=provider)
     account = headers.get("x-broker-account")
     return GrantKey(
         provider,
-        _read(path["user_id"], "path", "user_id"),
-        DEFAULT_ACCOUNT if account is None else _read(account, "header", "x-broker-account"),
+        _read(path["user_id"], "path.user_id"),
+        DEFAULT_ACCOUNT if account is None else _read(account, "header.x-broker-account"),
     )
 
 
-def _read(raw: str, *place: str) -> str:
+def _read(raw: str, place: str) -> str:
     try:
         return NAME.validate_python(raw)
     except ValidationError as error:
-        raise RequestValidationError([{**mistake, "loc": place} for mistake in error.errors()]) from None
+        mistake = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        sentence = f"The request is not valid. {place}: {mistake}"
+        raise ValidationFailed(sentence, fields={place: mistake}) from None
 
 
-def _target(request: Request) -> str:
+def _target(scope: AsgiScope) -> str:
     """Path and query as they came."""
-    query: bytes = request.scope["query_string"]
-    path = request.path_params.get("path", "")
+    path: str = scope["path_params"].get("path", "")
+    query: bytes = scope["query_string"]
     return f"{path}?{query.decode('latin-1')}" if query else path
 
 
@@ -127,9 +163,9 @@ def _attempts(given: str | None) -> int | None:
     raise ValidationFailed(f"The header X-Broker-Retry {mistake}.", fields={"header.x-broker-retry": mistake})
 
 
-def _within(prefer: str) -> float:
+def _within(headers: Iterable[tuple[str, str]]) -> float:
     """A preference that cannot be met is not an error (RFC 7240 section 2)."""
-    wait = wait_in(prefer) if prefer else None
+    wait = wait_in(", ".join(value for name, value in headers if name == "prefer"))
     return DEFAULT_WITHIN_SECONDS if wait is None else float(min(max(wait, 1), MAX_WITHIN_SECONDS))
 
 
@@ -190,7 +226,6 @@ _ANY = {
     "content": {"*/*": {"schema": _BYTES}},
 }
 _BODY = {"required": False, "content": {"*/*": {"schema": _BYTES}}}
-_ADDRESS = "/proxy/{provider}/{user_id}"
 
 
 def _extra(method: str) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from app.api import (
     calendar_webhooks,
     clients,
     consumers,
+    cron,
+    deliveries,
+    delivery_batches,
     grant_list,
     grants,
     oauth,
@@ -22,6 +25,7 @@ from app.api import (
     providers,
     proxy,
     refresh,
+    retry,
     tokens,
     users,
 )
@@ -34,6 +38,7 @@ def include(app: FastAPI) -> None:
     for resource in (
         *(batch, tokens, grant_list, grants, oauth, users),
         *(calendar, calendar_events, calendar_reading, calendar_webhooks, providers, clients),
+        *(delivery_batches, deliveries, retry, cron),  # a batch is not a delivery that is called `batches`
         *(consumers, refresh, breakers, audit, proxy, cache),
     ):
         api.include_router(resource.router)

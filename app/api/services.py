@@ -9,6 +9,7 @@ from uuid import UUID
 
 from fastapi import Depends, Request
 
+from app.apis.pacing import Pacer
 from app.audit.disclosures import Disclosures
 from app.audit.reading import AuditReader
 from app.audit.sealing import Sealer
@@ -30,6 +31,13 @@ from app.consumers.keys import KeyRegistry
 from app.consumers.limits import RateLimiter
 from app.data_keys.keeper import DataKeys
 from app.db import Database
+from app.deliveries.accepting import Acceptor
+from app.deliveries.cron import Cron
+from app.deliveries.deciding import Decider
+from app.deliveries.measuring import DeliveryMeasures
+from app.deliveries.progress import Progress
+from app.deliveries.reading import DeliveryReader
+from app.deliveries.sending import Sender
 from app.drain import Drain
 from app.gateway.answers import KeptAnswers
 from app.gateway.cached import CachedGateway
@@ -79,6 +87,14 @@ class Services:
     hearing: Hearing
     gateway: CachedGateway
     answers: KeptAnswers
+    acceptor: Acceptor
+    delivery_reader: DeliveryReader
+    delivery_measures: DeliveryMeasures
+    decider: Decider
+    progress: Progress
+    cron: Cron
+    sender: Sender
+    pacer: Pacer
     purger: Purger
     tickets: Tickets
     clients: OAuthClients

@@ -28,6 +28,7 @@ from app.oauth.wire import HttpAnswer, HttpRequest, StreamRequest
 from app.resilience import Backoff
 
 MAX_API_ANSWER_BYTES = 16 * 1024 * 1024  # a page of a list, read whole
+_PATIENCE_SECONDS = 30.0  # of who does not say how long it can wait, with limits
 _REFUSED_SECONDS = 60.0
 _REFUSED_MOST = 10_000
 
@@ -38,16 +39,23 @@ A = TypeVar("A", bound=HttpAnswer | Exchange)
 class Pacing(Protocol):
     """Keeps to what a provider's API, or one of its grants, may be asked."""
 
-    async def admit(self, client: OAuthClient, grant: LeanGrant, *, within: float | None) -> None:
+    async def admit(self, client: OAuthClient, grant_id: UUID, *, within: float) -> None:
         """Returns when one more request may be sent, which is then taken to be. Raises a BrokerError where that would take
         longer than `within` seconds."""
+        ...
+
+    def held(self, client: OAuthClient, grant_id: UUID, seconds: float) -> None:
+        """The provider wants no more requests for so long."""
         ...
 
 
 class Unpaced:
     """No limit."""
 
-    async def admit(self, client: OAuthClient, grant: LeanGrant, *, within: float | None) -> None:
+    async def admit(self, client: OAuthClient, grant_id: UUID, *, within: float) -> None:
+        return
+
+    def held(self, client: OAuthClient, grant_id: UUID, seconds: float) -> None:
         return
 
 
@@ -165,8 +173,17 @@ class ApiCaller:
         """Raises _Failed with the last answer, where the provider failed."""
         assert talk.grant is not None
         while True:
-            await self._pacing.admit(client, talk.grant, within=talk.left())
+            left = talk.left()
+            await self._pacing.admit(
+                client, talk.grant.id, within=_PATIENCE_SECONDS if left is None else left
+            )
             heard = await self._heard(client, talk)
+            if (
+                not isinstance(heard, UpstreamError)
+                and heard.status == 429
+                and (seconds := heard.retry_after())
+            ):
+                self._pacing.held(client, talk.grant.id, seconds)
             delay = None if is_probe or talk.is_spent else talk.pause(self._backoff, heard)
             if delay is None:
                 if isinstance(heard, UpstreamError):

@@ -24,10 +24,11 @@ class _Window:
 
 
 class Failures:
-    """20 in a minute from an address, or from a /64 of IPv6. The 10,000 callers that failed last are remembered."""
+    """`most` in a minute from an address, or from a /64 of IPv6. The 10,000 callers that failed last are remembered."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, most: int = MAX_FAILURES) -> None:
         self._clock = clock
+        self._most = most
         self._windows: LRUCache[str, _Window] = LRUCache(_CALLERS)
 
     def wait(self, address: str | None) -> int:
@@ -36,7 +37,7 @@ class Failures:
             return 0
         window = self._windows.get(neighbourhood(address))
         now = self._clock.monotonic()
-        if window is None or window.failures < MAX_FAILURES or now >= window.ends_at:
+        if window is None or window.failures < self._most or now >= window.ends_at:
             return 0
         return max(1, math.ceil(window.ends_at - now))
 
@@ -47,4 +48,4 @@ class Failures:
         if window is None or now >= window.ends_at:
             window = self._windows[caller] = _Window(now)
         window.failures += 1
-        return window.failures == MAX_FAILURES
+        return window.failures == self._most

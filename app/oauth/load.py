@@ -154,6 +154,7 @@ _WORDS = {  # pydantic's kinds of error; `got` is what was given
     "string_pattern_mismatch": "must match {pattern} (got {got})",
     "greater_than": "must be above {gt:g} (got {got})",
     "greater_than_equal": "must be at least {ge:g} (got {got})",
+    "less_than_equal": "must be at most {le:.15g} (got {got})",
     "bool_type": "must be true or false (got {got})",
     **dict.fromkeys(["int_type", "int_parsing", "int_from_float"], "must be a whole number (got {got})"),
     **dict.fromkeys(["float_type", "float_parsing", "finite_number"], "must be a number (got {got})"),

@@ -173,10 +173,10 @@ class Variable(Group):
 
 
 class Rate(Group):
-    per_second: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-    """Requests a second, sustained."""
-    burst: Annotated[int, Field(strict=True, gt=0)] = 1
-    """Requests at once."""
+    limit: Annotated[int, Field(strict=True, gt=0, le=1_000_000_000)]
+    """Requests that may be made in any span of so long."""
+    per_seconds: Annotated[int, Field(strict=True, gt=0, le=86_400)]
+    """How long: from a second to a day."""
 
 
 class Api(Group):
@@ -184,10 +184,20 @@ class Api(Group):
     """Where the provider's API begins: proxied requests cannot leave it."""
     headers: Headers = Field(default_factory=dict, validate_default=True)
     """Sent with each request to the API."""
-    rate: Rate | None = None
-    """What one grant may ask of the API; null: we do not limit."""
+    rate: tuple[Rate, ...] = ()
+    """What all grants of our registration together may ask of the API, all of it at once; empty: we do not limit."""
+    rate_per_grant: tuple[Rate, ...] = ()
+    """What each grant may ask of the API besides."""
     calendars: CalendarApi | None = None
     """Whose calendar API it speaks: google or microsoft. Entries of these names need not say it."""
+
+    @field_validator("rate", "rate_per_grant")
+    @classmethod
+    def _one_limit_each(cls, rates: tuple[Rate, ...]) -> tuple[Rate, ...]:
+        for index, rate in enumerate(rates):
+            if rate.per_seconds in [other.per_seconds for other in rates[:index]]:
+                raise mistake(f"has two limits for {rate.per_seconds} seconds; keep the lower one")
+        return rates
 
 
 class Errors(Group):

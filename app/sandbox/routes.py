@@ -22,6 +22,7 @@ from app.sandbox.authorize import Desk
 from app.sandbox.call import Call
 from app.sandbox.control import Control
 from app.sandbox.faults import Faults
+from app.sandbox.notes import Notes
 from app.sandbox.state import State
 from app.sandbox.tokens import Refused
 from app.sandbox.wire import linger
@@ -43,6 +44,7 @@ class Routes:
         self._faults = faults
         self._control = control
         self._save = save
+        self._notes = Notes()
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -53,6 +55,13 @@ class Routes:
         app.router.add_post("/introspect", self._speaking("introspect", protocol.introspect))
         app.router.add_get("/userinfo", self._speaking("userinfo", protocol.userinfo))
         app.router.add_get("/api/ping", self._speaking("api", protocol.ping))
+        app.router.add_get(
+            "/api/notes", self._noting(lambda request, user, _: self._notes.listed(request, user))
+        )
+        app.router.add_post("/api/notes", self._noting(self._notes.added))
+        app.router.add_delete(
+            "/api/notes/{id}", self._noting(lambda request, user, _: self._notes.removed(request, user))
+        )
         app.router.add_get("/.well-known/oauth-authorization-server", self._metadata)
         app.router.add_get("/.well-known/openid-configuration", self._metadata)
         app.router.add_route("*", "/elsewhere", self._elsewhere)
@@ -64,6 +73,26 @@ class Routes:
 
     def _speaking(self, endpoint: str, spoken: Spoken) -> Route:
         return self._serving(endpoint, lambda call, now: told(lambda: spoken(self._state, call, now)))
+
+    def _noting(self, act: Callable[[web.Request, str, str], web.Response]) -> Route:
+        """A route of the resource server's: `act` is given the user whose token it is, and the body."""
+
+        async def serve(request: web.Request) -> web.StreamResponse:
+            try:
+                body = (await request.read()).decode(errors="replace")
+            except ConnectionResetError:  # the client left amid its request
+                return web.Response()
+
+            def answer(call: Call, now: float) -> web.Response:
+                try:
+                    access = protocol.authorized(self._state, call, now)
+                except Refused as refused:
+                    return refusal(refused)
+                return act(request, protocol.subject(access), body)
+
+            return await self._serving("api", answer)(request)
+
+        return serve
 
     def _serving(self, endpoint: str, answer: Answer) -> Route:
         """A route that counts, may fail on demand, and otherwise answers."""

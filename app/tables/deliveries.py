@@ -5,7 +5,6 @@ from __future__ import annotations
 from sqlalchemy import (
     CheckConstraint,
     Column,
-    DateTime,
     ForeignKey,
     Index,
     Integer,
@@ -15,9 +14,9 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
-from app.tables.base import metadata, time_column
+from app.tables.base import empty_object, metadata, time_column
 
 delivery_batches = Table(
     "delivery_batches",
@@ -33,12 +32,15 @@ delivery_batches = Table(
     Column("total", Integer, nullable=False),  # records
     Column("records_per_request", Integer, nullable=False),
     Column("concurrency", Integer, nullable=False),  # of its deliveries, being sent at once by all replicas
+    Column("sending", Integer, nullable=False, server_default="0"),  # of its deliveries at this moment
     Column("wrap", Text),  # the name of the field around the records
     time_column("created_at", required=True),
     time_column("cancelled_at"),
     CheckConstraint("total > 0 AND records_per_request > 0 AND concurrency > 0", name="sizes"),
+    CheckConstraint("sending BETWEEN 0 AND concurrency", name="places"),
     Index("delivery_batches_consumer_idx", "consumer_id", "id"),
     Index("delivery_batches_created_idx", "created_at"),
+    postgresql_with={"fillfactor": "50"},
 )
 
 deliveries = Table(
@@ -50,7 +52,7 @@ deliveries = Table(
     Column("batch_id", UUID, ForeignKey("delivery_batches.id", ondelete="CASCADE")),
     Column("parent_id", UUID),  # the rejected one that this is a half of
     Column("first_record", Integer),  # its place in the batch, from 0
-    Column("records", Integer, nullable=False, server_default="1"),
+    Column("records", Integer, nullable=False, server_default="1"),  # 0: its halves have them
     Column("provider", Text, nullable=False),
     Column("user_id", Text, nullable=False),
     Column("account", Text, nullable=False),
@@ -63,7 +65,7 @@ deliveries = Table(
     Column("max_attempts", Integer, nullable=False),
     Column("unknowns", Integer, nullable=False, server_default="0"),  # attempts whose outcome is not known
     Column("category", Text),  # of the last attempt, where it failed
-    Column("code", Text),
+    Column("code", Text),  # `split`: rejected, and sent again as two halves, which have its records
     Column("last_status", Integer),
     Column("sealed_response", LargeBinary),  # the last answer, cut to what may be kept
     time_column("next_attempt_at"),  # null: not due by itself; of a batch: it waits for its turn
@@ -82,14 +84,25 @@ deliveries = Table(
         name="claim_is_whole",
     ),
     CheckConstraint("(status IN ('delivered', 'dead', 'cancelled')) = (ended_at IS NOT NULL)", name="ended"),
-    Index(
-        "deliveries_due_idx", "next_attempt_at", "id", postgresql_where=text("next_attempt_at IS NOT NULL")
+    Index(  # by provider: one that is left alone keeps nobody from finding what is due at the others
+        "deliveries_due_idx",
+        "provider",
+        "next_attempt_at",
+        "id",
+        postgresql_where=text("next_attempt_at IS NOT NULL"),
+    ),
+    Index(  # those of a batch that wait for their turn, and those that have it
+        "deliveries_turn_idx",
+        "batch_id",
+        "next_attempt_at",
+        "id",
+        postgresql_where=text("batch_id IS NOT NULL AND status IN ('queued', 'retrying')"),
     ),
     Index("deliveries_sending_idx", "sending_since", postgresql_where=text("status = 'sending'")),
     Index("deliveries_batch_idx", "batch_id", "status", "id", postgresql_include=["records"]),
     Index("deliveries_consumer_idx", "consumer_id", "id"),
     Index("deliveries_status_idx", "consumer_id", "status", "id"),
-    Index("deliveries_ended_idx", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
+    Index("deliveries_ended_idx", "status", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
     postgresql_with={"fillfactor": "70"},
 )
 
@@ -120,14 +133,20 @@ idempotency_keys = Table(  # what consumers' own keys have led to
     Index("idempotency_keys_created_idx", "created_at"),
 )
 
-api_rates = Table(  # what is left of what a provider's API may be asked
+api_rates = Table(  # what is reserved of what a provider's API may be asked
     "api_rates",
     metadata,
     Column("provider", Text, primary_key=True),
     Column("grant_id", UUID, primary_key=True),  # nil: of all grants together
-    Column("per_seconds", Integer, primary_key=True),
-    Column("tokens", DOUBLE_PRECISION, nullable=False),
-    Column("refilled_at", DateTime(timezone=True), nullable=False),
+    Column(
+        "windows", JSONB, nullable=False, server_default=empty_object
+    ),  # by their seconds, calls by cell of time
+    Column(
+        "askers", JSONB, nullable=False, server_default=empty_object
+    ),  # replicas, and when they last reserved
     time_column("held_until"),  # the provider said so
+    time_column("void_at", required=True),  # from then on it says nothing that its absence does not
+    Index("api_rates_held_idx", "held_until", postgresql_where=text("held_until IS NOT NULL")),
+    Index("api_rates_void_idx", "void_at"),
     postgresql_with={"fillfactor": "50"},
 )

@@ -33,13 +33,32 @@ def upgrade() -> None:
         "api_rates",
         sa.Column("provider", sa.Text(), nullable=False),
         sa.Column("grant_id", sa.UUID(), nullable=False),
-        sa.Column("per_seconds", sa.Integer(), nullable=False),
-        sa.Column("tokens", sa.DOUBLE_PRECISION(), nullable=False),
-        sa.Column("refilled_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column(
+            "windows",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default=sa.text("'{}'::jsonb"),
+            nullable=False,
+        ),
+        sa.Column(
+            "askers",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default=sa.text("'{}'::jsonb"),
+            nullable=False,
+        ),
         sa.Column("held_until", sa.DateTime(timezone=True), nullable=True),
-        sa.PrimaryKeyConstraint("provider", "grant_id", "per_seconds", name=op.f("api_rates_pkey")),
+        sa.Column(
+            "void_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
+        ),
+        sa.PrimaryKeyConstraint("provider", "grant_id", name=op.f("api_rates_pkey")),
         postgresql_with={"fillfactor": "50"},
     )
+    op.create_index(
+        "api_rates_held_idx",
+        "api_rates",
+        ["held_until"],
+        postgresql_where=sa.text("held_until IS NOT NULL"),
+    )
+    op.create_index("api_rates_void_idx", "api_rates", ["void_at"])
     op.create_table(
         "delivery_batches",
         sa.Column("id", sa.UUID(), nullable=False),
@@ -53,6 +72,7 @@ def upgrade() -> None:
         sa.Column("total", sa.Integer(), nullable=False),
         sa.Column("records_per_request", sa.Integer(), nullable=False),
         sa.Column("concurrency", sa.Integer(), nullable=False),
+        sa.Column("sending", sa.Integer(), server_default="0", nullable=False),
         sa.Column("wrap", sa.Text(), nullable=True),
         sa.Column(
             "created_at",
@@ -65,7 +85,9 @@ def upgrade() -> None:
             "total > 0 AND records_per_request > 0 AND concurrency > 0",
             name=op.f("delivery_batches_sizes_check"),
         ),
+        sa.CheckConstraint("sending BETWEEN 0 AND concurrency", name=op.f("delivery_batches_places_check")),
         sa.PrimaryKeyConstraint("id", name=op.f("delivery_batches_pkey")),
+        postgresql_with={"fillfactor": "50"},
     )
     op.create_index("delivery_batches_consumer_idx", "delivery_batches", ["consumer_id", "id"], unique=False)
     op.create_index("delivery_batches_created_idx", "delivery_batches", ["created_at"], unique=False)
@@ -158,14 +180,14 @@ def upgrade() -> None:
     op.create_index(
         "deliveries_due_idx",
         "deliveries",
-        ["next_attempt_at", "id"],
+        ["provider", "next_attempt_at", "id"],
         unique=False,
         postgresql_where=sa.text("next_attempt_at IS NOT NULL"),
     )
     op.create_index(
         "deliveries_ended_idx",
         "deliveries",
-        ["ended_at"],
+        ["status", "ended_at"],
         unique=False,
         postgresql_where=sa.text("ended_at IS NOT NULL"),
     )
@@ -175,6 +197,13 @@ def upgrade() -> None:
         ["sending_since"],
         unique=False,
         postgresql_where=sa.text("status = 'sending'"),
+    )
+    op.create_index(
+        "deliveries_turn_idx",
+        "deliveries",
+        ["batch_id", "next_attempt_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("batch_id IS NOT NULL AND status IN ('queued', 'retrying')"),
     )
     op.create_index("deliveries_status_idx", "deliveries", ["consumer_id", "status", "id"], unique=False)
     op.create_table(

@@ -497,7 +497,7 @@ BROKEN = {  # what is wrong with acme.yaml: its text, and all that is said of it
     ),
     "a field like none": (
         START + "api: {zzz: 1}\n",
-        "acme.yaml:3: api.zzz: is no field here; there are base_url, headers, rate, calendars",
+        "acme.yaml:3: api.zzz: is no field here; there are base_url, headers, rate, rate_per_grant, calendars",
     ),
     "a negative lifetime": (
         START + "access_token:\n  lifetime_seconds: -1\n",
@@ -512,15 +512,31 @@ BROKEN = {  # what is wrong with acme.yaml: its text, and all that is said of it
         "acme.yaml:3: access_token.lifetime_seconds: must be a whole number (got 1.5)",
     ),
     "a rate in words": (
-        START + "api:\n  rate: {per_second: fast}\n",
-        "acme.yaml:4: api.rate.per_second: must be a number (got 'fast')",
+        START + "api:\n  rate: [{limit: fast, per_seconds: 1}]\n",
+        "acme.yaml:4: api.rate.0.limit: must be a whole number (got 'fast')",
     ),
     "a rate of nothing": (
-        START + "api:\n  rate: {per_second: 0, burst: 0}\n",
+        START + "api:\n  rate: [{limit: 0, per_seconds: 0}]\n",
         (
-            "acme.yaml:4: api.rate.per_second: must be above 0 (got 0)\n"
-            "acme.yaml:4: api.rate.burst: must be above 0 (got 0)"
+            "acme.yaml:4: api.rate.0.limit: must be above 0 (got 0)\n"
+            "acme.yaml:4: api.rate.0.per_seconds: must be above 0 (got 0)"
         ),
+    ),
+    "a rate over more than a day": (
+        START + "api:\n  rate_per_grant: [{limit: 5, per_seconds: 86401}]\n",
+        "acme.yaml:4: api.rate_per_grant.0.per_seconds: must be at most 86400 (got 86401)",
+    ),
+    "half a rate": (
+        START + "api:\n  rate: [{limit: 5}]\n",
+        "acme.yaml:4: api.rate.0.per_seconds: is required; add it",
+    ),
+    "one rate that is no list": (
+        START + "api:\n  rate: {limit: 5, per_seconds: 1}\n",
+        "acme.yaml:4: api.rate: must be a list, such as [a, b] (got a mapping)",
+    ),
+    "two limits for the same span": (
+        START + "api:\n  rate: [{limit: 5, per_seconds: 60}, {limit: 9, per_seconds: 60}]\n",
+        "acme.yaml:4: api.rate: has two limits for 60 seconds; keep the lower one",
     ),
     "a negative grace": (
         START + "refresh_token: {rotation: graced, grace_seconds: -5}\n",

@@ -20,6 +20,10 @@ from tests.contract.schema import Schemas
 
 Json = dict[str, Any]
 PUBLIC = {"health_check", "live", "ready", "connect", "callback", "hear_calendar_change"}
+OTHER_KEYS: dict[str, list[Json]] = {
+    "metrics": [{}, {"metrics_key": []}],
+    "run_cron": [{"cron_bearer": []}, {"cron_secret": []}],
+}
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +83,12 @@ def test_every_operation_has_an_id_a_tag_and_a_text(document: Json) -> None:
 def test_every_operation_says_which_key_it_takes(document: Json) -> None:
     keyed: list[Json] = [{"bearer": []}, {"api_key": []}]
     for name, operation in operations(document):
-        wanted = [{}, {"metrics_key": []}] if name == "metrics" else None if name in PUBLIC else keyed
+        wanted = None if name in PUBLIC else OTHER_KEYS.get(name, keyed)
         assert operation.get("security") == wanted, name
-    assert PUBLIC | {"metrics"} == {name for name, _ in operations(document)} - contract.scopes().keys()
-    assert set(document["components"]["securitySchemes"]) == {"bearer", "api_key", "metrics_key"}
+    assert PUBLIC | OTHER_KEYS.keys() == {name for name, _ in operations(document)} - contract.scopes().keys()
+    assert set(document["components"]["securitySchemes"]) == {
+        *("bearer", "api_key", "metrics_key", "cron_bearer", "cron_secret")
+    }
 
 
 def test_every_parameter_and_answer_is_explained(document: Json) -> None:

@@ -21,6 +21,7 @@ VIOLATIONS = {
     "Grants' stores are their own domain's": ("app/connect/connect.py", "import app.grants.store"),
     "Connect's store is its own domain's": ("app/jobs.py", "import app.connect.store"),
     "Calendars' stores are their own domain's": ("app/jobs.py", "import app.calendars.store"),
+    "Deliveries' stores are their own domain's": ("app/jobs.py", "import app.deliveries.store"),
     "Consumers' store is its own domain's": ("app/jobs.py", "import app.consumers.store"),
     "Clients' store is its own domain's": ("app/jobs.py", "import app.clients.store"),
     "Breakers' store is its own domain's": ("app/jobs.py", "import app.breakers.store"),

@@ -6,6 +6,7 @@ import asyncio
 import pkgutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from fastapi.routing import APIRoute
 import app.api
 from app.api import middleware
 from app.sandbox.server import Sandbox
-from tests.broker import Broker, bring
+from tests.broker import Broker, bring, settings_for
 from tests.calendars.provider import calendars_of, write_provider
 from tests.calendars.server import CalendarServer
 from tests.contract import contract
@@ -32,6 +33,7 @@ from tests.gateway.upstream import Upstream
 Json = dict[str, Any]
 ROUTES = contract.routes()
 _ID = "01a1f82f-1e80-7000-8000-000000000001"
+CRON_SECRET = "c3f1a9047be25d86c3f1a9047be25d86"
 _JSON = {"Content-Type": "application/json"}
 _MEDIA_TYPES = {"text/html": "text/html; charset=utf-8", "*/*": "application/json"}
 
@@ -112,6 +114,13 @@ def providers_dir(
 
 
 @pytest.fixture
+async def broker(database_url: str, providers_dir: Path, tmp_path: Path) -> AsyncIterator[Broker]:
+    settings = settings_for(database_url, providers_dir, data_dir=tmp_path / "var", cron_secret=CRON_SECRET)
+    async with Broker.running(settings) as running:
+        yield running
+
+
+@pytest.fixture
 def call(broker: Broker, document: Json) -> Caller:
     return Caller(broker, document)
 
@@ -169,6 +178,7 @@ async def test_every_route_answers_once_as_it_is_described(
     await _write_events(broker, sandbox, call)
     await _call_an_api(sandbox, call)
     await _sync_calendars(call)
+    await _deliver(broker, call)
     assert (await call("list_audit", 200))["items"]
     for status, query in ((200, {"validationToken": "a"}), (202, {})):
         more = {"params": query, "content": b'{"value": []}'}
@@ -205,6 +215,29 @@ async def _sync_calendars(call: Caller) -> None:
     december = {"from": "2026-12-01T00:00:00Z", "to": "2027-01-01T00:00:00Z"}
     assert (await call("list_events", 200, params={**ada, **december}))["items"]
     assert (await call("list_calendar_runs", 200, params=ada))["items"]
+
+
+async def _deliver(broker: Broker, call: Caller) -> None:
+    """To an API that knows no such address: what it refuses is dead."""
+    wanted = {"provider": "calendars", "user_id": "ada", "method": "POST", "path": "/none?a=1"}
+    made = await call("create_delivery", 202, {**wanted, "body": {"a": [1.5, None]}, "retry_on": [404]})
+    later = {"not_before": (broker.services.clock.now() + timedelta(days=1)).isoformat()}
+    waits = await call("create_delivery", 202, {**wanted, **later}, headers={"Idempotency-Key": "a"})
+    numbers = {"records": [1, 2, 3], "records_per_request": 2, "concurrency": 1}
+    batch = await call("create_delivery_batch", 202, {**wanted, **numbers, "wrap": "inputs"})
+    await broker.services.sender.send_due()
+    tried = await call("get_delivery", 200, delivery_id=made["id"])
+    assert tried["history"] and tried["response"]
+    assert (await call("list_deliveries", 200, params={"batch_id": batch["id"]}))["items"]
+    await call("cancel_delivery", 200, delivery_id=waits["id"])
+    await call("replay_delivery", 200, delivery_id=waits["id"])
+    assert (await call("list_delivery_batches", 200))["items"]
+    assert (await call("get_delivery_batch", 200, batch_id=batch["id"]))["dead"] == 3
+    await call("watch_delivery_batch", 200, batch_id=batch["id"])
+    await call("replay_delivery_batch", 200, batch_id=batch["id"])
+    await call("cancel_delivery_batch", 200, batch_id=batch["id"])
+    await call("run_cron", 200, headers={"Authorization": f"Bearer {CRON_SECRET}"})
+    assert (await call("get_retry_metrics", 200))["accepted"]
 
 
 async def _connect(call: Caller) -> None:
@@ -316,7 +349,8 @@ async def test_every_route_asks_for_its_scope(broker: Broker, call: Caller) -> N
         ]
         async with key_of(call, scopes=others) as weak:
             for name in (name for name, needed in contract.scopes().items() if needed == scope):
-                method, path = address(ROUTES[name]["call"], grant_id=_ID, consumer_id=_ID, key_id="0" * 16)
+                ids = dict.fromkeys(("grant_id", "consumer_id", "delivery_id", "batch_id"), _ID)
+                method, path = address(ROUTES[name]["call"], **ids, key_id="0" * 16)
                 answer = await broker.http.request(method, path, headers=weak)
                 assert (answer.status_code, _code(answer)) == (403, "forbidden"), name
 
@@ -341,7 +375,7 @@ def test_nothing_is_served_that_is_not_agreed() -> None:
     ]
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     served = {
-        f"{method} {route.path}"
+        f"{method} {route.path_format}"
         for route in routes
         if route.include_in_schema
         for method in route.methods or ()

@@ -54,6 +54,8 @@ _RIGHTS = {"name": "wider", "scopes": ["admin"]}
 _CONSUMER = "/consumers/{id}"
 _EVENT = "/calendar/events/7kukuqrfedlm2f9t"
 _DAY = {"start": {"date": "2026-12-01"}, "end": {"date": "2026-12-02"}}
+_DELIVERED = {"method": "POST", "path": "/contacts"}
+_RECORDS = {"records": [1, 2], "records_per_request": 1, "concurrency": 1}
 _BREAKER = "/breakers/{provider}:token:127.0.0.1"
 
 
@@ -160,6 +162,26 @@ CALLS: dict[str, list[Call]] = {
     "list_audit": _get(
         "/audit", ADMIN, {}, {"grant_id": "{id}"}, {"user_id": "{user}", "limit": "1"}, {"cursor": "{cursor}"}
     ),
+    "create_delivery": [
+        Call("POST", "/deliveries", ABSENT, body={**_ITEM, **which, **_DELIVERED}, headers=headers)
+        for which in ({}, _ACCOUNT)
+        for headers in ({}, {"Idempotency-Key": "same"})
+    ],
+    "create_delivery_batch": [
+        Call("POST", "/deliveries/batches", ABSENT, body={**_ITEM, **which, **_DELIVERED, **_RECORDS})
+        for which in ({}, _ACCOUNT)
+    ],
+    "list_deliveries": _get("/deliveries", ALIKE, {}, _ITEM, {"batch_id": "{id}"}, {"cursor": "{cursor}"}),
+    "get_delivery": _get("/deliveries/{id}", ALIKE),
+    "replay_delivery": [Call("POST", "/deliveries/{id}/replay", ALIKE)],
+    "cancel_delivery": [Call("POST", "/deliveries/{id}/cancel", ALIKE)],
+    "list_delivery_batches": _get("/deliveries/batches", ALIKE, {}, _ITEM, {"cursor": "{cursor}"}),
+    "get_delivery_batch": _get("/deliveries/batches/{id}", ALIKE),
+    "watch_delivery_batch": _get("/deliveries/batches/{id}/events", ALIKE),
+    "replay_delivery_batch": [Call("POST", "/deliveries/batches/{id}/replay", ALIKE)],
+    "cancel_delivery_batch": [Call("POST", "/deliveries/batches/{id}/cancel", ALIKE)],
+    "get_retry_metrics": _get("/retry/metrics", ALIKE),
+    "run_cron": [Call("POST", "/cron/retry-failed", ALIKE)],
     "live": _get("/health-check/live", ALIKE),
     "ready": _get("/health-check/ready", ALIKE),
     "metrics": _get("/metrics", ALIKE),  # with BROKER_METRICS_KEY, which no consumer has

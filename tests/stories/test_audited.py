@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from app.api.lane import settle
 from app.sandbox.server import Sandbox
-from tests.broker import Broker, bring
+from tests.broker import Broker, bring, settings_for
 from tests.calendars.provider import calendars_of, write_provider
 from tests.calendars.server import CalendarServer
 from tests.postgres import database
@@ -177,6 +178,50 @@ async def _delete_event(broker: Broker, sandbox: Sandbox) -> httpx.Response:
     return await broker.http.delete(f"/calendar/events/{event}", params={"user_id": "ada"})
 
 
+CALL = {"provider": "calendars", "user_id": "ada", "method": "POST", "path": "/none"}
+RECORDS = {"records": [1, 2], "records_per_request": 1, "concurrency": 1}
+CRON_SECRET = "c3f1a9047be25d86c3f1a9047be25d86"
+
+
+async def _create_delivery(broker: Broker, sandbox: Sandbox) -> httpx.Response:
+    await _with_calendars(broker, sandbox)
+    later = broker.services.clock.now() + timedelta(days=1)
+    return await broker.http.post("/deliveries", json={**CALL, "not_before": later.isoformat()})
+
+
+async def _cancel_delivery(broker: Broker, sandbox: Sandbox) -> httpx.Response:
+    delivery = (await _create_delivery(broker, sandbox)).json()["id"]
+    return await broker.http.post(f"/deliveries/{delivery}/cancel")
+
+
+async def _replay_delivery(broker: Broker, sandbox: Sandbox) -> httpx.Response:
+    delivery = (await _cancel_delivery(broker, sandbox)).json()["id"]
+    return await broker.http.post(f"/deliveries/{delivery}/replay")
+
+
+async def _create_delivery_batch(broker: Broker, sandbox: Sandbox) -> httpx.Response:
+    await _with_calendars(broker, sandbox)
+    return await broker.http.post("/deliveries/batches", json={**CALL, **RECORDS})
+
+
+async def _replay_delivery_batch(broker: Broker, sandbox: Sandbox) -> httpx.Response:
+    batch = (await _create_delivery_batch(broker, sandbox)).json()["id"]
+    await broker.services.sender.send_due()
+    return await broker.http.post(f"/deliveries/batches/{batch}/replay")
+
+
+async def _cancel_delivery_batch(broker: Broker, sandbox: Sandbox) -> httpx.Response:
+    await _with_calendars(broker, sandbox)
+    broker.services.drain.begin()  # so that nothing of it is sent
+    batch = (await broker.http.post("/deliveries/batches", json={**CALL, **RECORDS})).json()["id"]
+    return await broker.http.post(f"/deliveries/batches/{batch}/cancel")
+
+
+async def _run_cron(broker: Broker, sandbox: Sandbox) -> httpx.Response:
+    await _present(broker, sandbox)
+    return await broker.http.post("/cron/retry-failed", headers={"Authorization": f"Bearer {CRON_SECRET}"})
+
+
 # By operation: a call that succeeds, and the event that it leaves.
 AUDITED: dict[str, tuple[Call, str]] = {
     "refresh_token": (_refresh_token, "token.disclosed"),
@@ -200,6 +245,12 @@ AUDITED: dict[str, tuple[Call, str]] = {
     "create_event": (_create_event, "calendar.event_created"),
     "change_event": (_change_event, "calendar.event_changed"),
     "delete_event": (_delete_event, "calendar.event_deleted"),
+    "create_delivery": (_create_delivery, "delivery.accepted"),
+    "cancel_delivery": (_cancel_delivery, "delivery.cancelled"),
+    "replay_delivery": (_replay_delivery, "delivery.replayed"),
+    "create_delivery_batch": (_create_delivery_batch, "delivery_batch.accepted"),
+    "replay_delivery_batch": (_replay_delivery_batch, "delivery_batch.replayed"),
+    "cancel_delivery_batch": (_cancel_delivery_batch, "delivery_batch.cancelled"),
 }
 # By operation: why it leaves none.
 EXEMPT: dict[str, tuple[Call, str]] = {
@@ -211,6 +262,10 @@ EXEMPT: dict[str, tuple[Call, str]] = {
     "auto_sync_calendars": (
         _auto_sync_calendars,
         "it copies what the provider has, and is kept as a sync run",
+    ),
+    "run_cron": (
+        _run_cron,
+        "it sends what consumers have asked for, and that is on record; wrong secrets are in the security log",
     ),
     "hear_calendar_change": (
         _hear_calendar_change,
@@ -231,6 +286,13 @@ def providers_dir(providers_dir: Path, sandbox: Sandbox, upstreams: CalendarServ
     """With a provider `calendars`."""
     write_provider(providers_dir, "calendars", sandbox, url=upstreams.google_url)
     return providers_dir
+
+
+@pytest.fixture
+async def broker(database_url: str, providers_dir: Path, tmp_path: Path) -> AsyncIterator[Broker]:
+    settings = settings_for(database_url, providers_dir, data_dir=tmp_path / "var", cron_secret=CRON_SECRET)
+    async with Broker.running(settings) as running:
+        yield running
 
 
 def _operations(broker: Broker) -> set[str]:

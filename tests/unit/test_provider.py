@@ -48,7 +48,8 @@ FULL: dict[str, Any] = {
     "api": {
         "base_url": "https://api.acme.example/v1",
         "headers": {},
-        "rate": {"per_second": 10.0, "burst": 20},
+        "rate": [{"limit": 10, "per_seconds": 1}, {"limit": 1000, "per_seconds": 86400}],
+        "rate_per_grant": [{"limit": 5, "per_seconds": 1}],
         "calendars": "google",
     },
     "errors": {"dead": ["bad_refresh_token"], "retry": ["internal_failure"], "client": ["deleted_client"]},

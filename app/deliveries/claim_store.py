@@ -1,0 +1,274 @@
+"""The SQL of claiming deliveries: what is due is found by provider, and taken in one statement.
+
+    of each provider         the longest due, up to its room; what another replica is taking is left out
+    of each batch in these   its row is locked, so that exactly `concurrency` of it are sent at once by all replicas
+    there is a place         `sending`, with a claim of its own
+    there is none            it waits, without a time, and gets its turn when one of the batch ends
+    its batch is held        it stays due, for a few milliseconds
+
+Whoever holds a delivery's row here waits for nobody, and everybody else locks the batch first: nothing deadlocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from sqlalchemy import (
+    ARRAY,
+    CTE,
+    BigInteger,
+    Column,
+    ColumnElement,
+    DateTime,
+    Integer,
+    Interval,
+    Select,
+    Text,
+    Update,
+    Uuid,
+    any_,
+    false,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    true,
+    update,
+)
+
+from app.db import Tx
+from app.deliveries.claimed import Claimed
+from app.deliveries.delivery import DeliveryStatus
+from app.grants.grant import GrantKey
+from app.statements import Prepared, Statements, given
+from app.tables import deliveries, delivery_batches
+
+_TIME = DateTime(timezone=True)
+# Written into statements: of a parameter PostgreSQL cannot know that a partial index has all there is.
+_ONE: ColumnElement[int] = literal_column("1", Integer)
+_SENDING = deliveries.c.status == literal(DeliveryStatus.SENDING.value, literal_execute=True)
+_WAITS = deliveries.c.status.in_(
+    [literal(each.value, literal_execute=True) for each in (DeliveryStatus.QUEUED, DeliveryStatus.RETRYING)]
+)
+_OWN = (
+    "id", "claim_id", "replica", "sending_since", "consumer_id", "consumer", "batch_id", "first_record", "records",
+    "provider", "user_id", "account", "method", "path", "sealed_request", "retry_on", "attempts", "max_attempts",
+    "unknowns",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Taken:
+    """`passed`: how many are still due or wait for their turn, since others of their batch are being sent."""
+
+    claimed: list[Claimed]
+    passed: int
+
+
+def clock() -> ColumnElement[Any]:
+    """PostgreSQL's time, at this very moment."""
+    return func.clock_timestamp(type_=_TIME)
+
+
+def began() -> ColumnElement[Any]:
+    """PostgreSQL's time when the statement began, so that an index can be searched by it."""
+    return func.statement_timestamp(type_=_TIME)
+
+
+def _columns(table: Any = deliveries) -> list[Column[Any]]:
+    return [table.c[name] for name in _OWN]
+
+
+def _providers() -> CTE:
+    """Those that have something with a time, each found by one look into the index."""
+    timed = deliveries.c.next_attempt_at.is_not(None)
+    first = select(deliveries.c.provider).where(timed).order_by(deliveries.c.provider).limit(_ONE)
+    found = select(first.subquery("first").c.provider).cte("providers", recursive=True)
+    following = (
+        select(deliveries.c.provider)
+        .where(timed, deliveries.c.provider > found.c.provider)
+        .order_by(deliveries.c.provider)
+        .limit(_ONE)
+        .scalar_subquery()
+    )
+    return found.union_all(select(following).where(found.c.provider.is_not(None)))
+
+
+def _due(providers: CTE) -> CTE:
+    crowded = (
+        func.unnest(given("crowded", ARRAY(Text)), given("rooms", ARRAY(BigInteger)))
+        .table_valued("provider", "room", name="crowded")
+        .render_derived()
+    )
+    asked = (
+        select(
+            providers.c.provider,
+            func.coalesce(crowded.c.room, given("each", BigInteger())).label("room"),
+        )
+        .select_from(providers.outerjoin(crowded, crowded.c.provider == providers.c.provider))
+        .where(providers.c.provider.is_not(None))
+        .cte("asked")
+    )
+    ready = (
+        select(deliveries.c.id, deliveries.c.batch_id, deliveries.c.next_attempt_at)
+        .where(deliveries.c.provider == asked.c.provider, deliveries.c.next_attempt_at <= began())
+        .order_by(deliveries.c.next_attempt_at, deliveries.c.id)
+        .limit(asked.c.room)
+        .with_for_update(of=deliveries, skip_locked=True)
+        .lateral("ready")
+    )
+    return (
+        select(ready)
+        .select_from(asked.join(ready, true()))
+        .order_by(ready.c.next_attempt_at)
+        .limit(given("most", BigInteger()))
+        .cte("due")
+    )
+
+
+def _held(due: CTE) -> CTE:
+    """How many places each of the batches has, by what is true now rather than when the statement began: whoever locks a
+    row sees it as it is."""
+    batches = delivery_batches.c
+    return (
+        select(batches.id, (batches.concurrency - batches.sending).label("free"))
+        .where(batches.id == any_(_array(select(due.c.batch_id))))
+        .with_for_update(skip_locked=True)
+        .cte("held")
+    )
+
+
+def _array(ids: Select[Any]) -> ColumnElement[Any]:
+    # They are looked for once, and by the key, however many PostgreSQL takes them for.
+    return func.array(ids.scalar_subquery(), type_=ARRAY(Uuid))
+
+
+def _claimed() -> Prepared:
+    due = _due(_providers())
+    held = _held(due)
+    place = func.row_number().over(partition_by=due.c.batch_id, order_by=(due.c.next_attempt_at, due.c.id))
+    placed = (
+        select(due, held.c.free, place.label("place"))
+        .select_from(due.outerjoin(held, held.c.id == due.c.batch_id))
+        .cte("placed")
+    )
+    has_place = or_(placed.c.batch_id.is_(None), func.coalesce(placed.c.place <= placed.c.free, false()))
+    taken = (
+        update(deliveries)
+        .where(deliveries.c.id == any_(_array(select(placed.c.id).where(has_place))))
+        .values(
+            status=DeliveryStatus.SENDING,
+            claim_id=func.gen_random_uuid(),
+            replica=given("replica", Text()),
+            sending_since=clock(),
+            updated_at=clock(),
+            next_attempt_at=None,
+        )
+        .returning(*_columns())
+        .cte("taken")
+    )
+    waiting = (
+        update(deliveries)
+        .where(deliveries.c.id == any_(_array(select(placed.c.id).where(placed.c.place > placed.c.free))))
+        .values(next_attempt_at=None)
+        .cte("waiting")
+    )
+    more = select(func.count()).where(placed.c.batch_id == delivery_batches.c.id, has_place)
+    counted = (
+        update(delivery_batches)
+        .where(delivery_batches.c.id == any_(_array(select(placed.c.batch_id).where(has_place))))
+        .values(sending=delivery_batches.c.sending + more.scalar_subquery())
+        .cte("counted")
+    )
+    wrap = select(delivery_batches.c.wrap).where(delivery_batches.c.id == taken.c.batch_id)
+    return Prepared(
+        select(
+            *_columns(taken), placed.c.next_attempt_at.label("due_at"), wrap.scalar_subquery().label("wrap")
+        )
+        .select_from(placed.outerjoin(taken, taken.c.id == placed.c.id))
+        .add_cte(waiting, counted)
+    )
+
+
+_CLAIM = _claimed()
+
+
+async def claim(
+    statements: Statements, *, replica: str, most: int, each: int, rooms: Mapping[str, int]
+) -> Taken:
+    """Up to `most` that are due, the longest waiting first, and of no provider more than `each`, or what `rooms` says of
+    it. Committed when it returns; after DatabaseUnavailable perhaps, too, and then they are released after a while."""
+    rows = await statements.all(
+        _CLAIM, replica=replica, most=most, each=each, crowded=list(rooms), rooms=list(rooms.values())
+    )
+    taken = [_of(row) for row in rows if row["id"] is not None]
+    return Taken(sorted(taken, key=lambda each: each.due_at or each.sending_since), len(rows) - len(taken))
+
+
+_STUCK = Prepared(
+    select(*_columns())
+    .where(_SENDING, deliveries.c.sending_since < began() - given("after", Interval()))
+    .order_by(deliveries.c.sending_since)
+    .limit(given("most", BigInteger()))
+)
+
+
+async def stuck(statements: Statements, *, after: timedelta, limit: int) -> list[Claimed]:
+    """Some that are being sent for longer than that. Nothing is taken."""
+    return [_of(row) for row in await statements.all(_STUCK, after=after, most=limit)]
+
+
+def _of(row: asyncpg.Record) -> Claimed:
+    fields = dict(row)
+    key = GrantKey(fields.pop("provider"), fields.pop("user_id"), fields.pop("account"))
+    return Claimed(**{**fields, "key": key, "retry_on": row["retry_on"] or ()})
+
+
+async def lock_batch(tx: Tx, batch_id: UUID) -> bool:
+    """Until the transaction ends nobody takes of it, nor ends one. Whether it was cancelled. Before any of its deliveries is
+    locked, so that no two wait for each other."""
+    batches = delivery_batches.c
+    query = select(batches.cancelled_at).where(batches.id == batch_id).with_for_update()
+    return (await tx.execute(query)).scalar_one() is not None
+
+
+async def leave_batch(tx: Tx, batch_id: UUID) -> None:
+    """One of it is not being sent any more."""
+    await tx.execute(_left(batch_id, 1))
+
+
+async def give_turns(tx: Tx, batch_id: UUID, *, ended: int = 0) -> None:
+    """So many of the batch's that wait are due now as it has places that nobody else waits for; `ended` are not being sent any
+    more. Its row has to be locked: in an earlier statement, so that this one sees all that is true by then."""
+    batches = delivery_batches.c
+    left = _left(batch_id, ended).returning((batches.concurrency - batches.sending).label("free")).cte("left")
+    free = select(left.c.free).scalar_subquery()
+    of_batch = (deliveries.c.batch_id == batch_id, _WAITS)
+    at_hand = select(deliveries.c.id).where(*of_batch, deliveries.c.next_attempt_at <= began()).limit(free)
+    due = select(func.count()).select_from(at_hand.subquery()).scalar_subquery()
+    waits = (*of_batch, deliveries.c.next_attempt_at.is_(None))
+    turns = (
+        select(deliveries.c.id)
+        .where(*waits)
+        .order_by(deliveries.c.id)
+        .limit(func.greatest(literal(0), free - due))
+    )
+    await tx.execute(
+        update(deliveries)
+        .where(deliveries.c.id == any_(_array(turns)), *waits)
+        .values(next_attempt_at=began())
+    )
+
+
+def _left(batch_id: UUID, ended: int) -> Update:
+    return (
+        update(delivery_batches)
+        .where(delivery_batches.c.id == batch_id)
+        .values(sending=delivery_batches.c.sending - ended)
+    )
