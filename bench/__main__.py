@@ -19,6 +19,7 @@ from bench.calendars import EVENTS, MANY_EVENTS, first_syncs
 from bench.footprint import CACHED
 from bench.grants import PROVIDER, bring_fresh
 from bench.overload import overload
+from bench.proxied import proxied
 from bench.results import Results, here, keep
 from bench.stage import Stage
 
@@ -65,6 +66,8 @@ def run(stage: Stage, size: Size, say: Callable[[str], None]) -> Results:
     _look_at_footprint(stage, size, results, say)
     say("calendars")
     results.calendars = first_syncs(stage, pairs=size.rounds, sizes=size.calendars)
+    say("proxied calls")
+    results.proxied = proxied(stage, rounds=size.rounds, seconds=size.hot_seconds)
     results.took_seconds = time.perf_counter() - began
     return results
 

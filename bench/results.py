@@ -16,6 +16,7 @@ from bench.fetches import Compared
 from bench.footprint import CACHED, Memory, Starts
 from bench.measure import Ratio
 from bench.overload import Overload
+from bench.proxied import Proxied
 from bench.refreshes import Refreshes, Worked
 
 FOLDER = Path(__file__).with_name("results")
@@ -35,6 +36,8 @@ LIMITS: Mapping[str, float] = {
     "shed without Retry-After": 0.0,
     "seconds from an overload to normal": 10.0,
     "first sync / reading and COPY": 1.5,
+    "proxied GET / bare forwarding": 1.5,
+    "MB more with 100 MB streaming through": 20.0,
     "MB more at most with ten times the events": 5.0,  # a page or so
 }
 _AT_LEAST = frozenset({"goodput in overload / peak"})
@@ -53,6 +56,7 @@ class Results:
     starts: Starts | None = None
     overload: Overload | None = None
     calendars: FirstSyncs | None = None
+    proxied: Proxied | None = None
     took_seconds: float = 0.0
     left_out: list[str] = field(default_factory=list)
 
@@ -67,6 +71,8 @@ class Results:
             yield from compared.ratios.items()
         if self.refreshes:
             yield "refresh / bare refresh", self.refreshes.ratio
+        if self.proxied:
+            yield from self.proxied.compared.ratios.items()
         if self.calendars:
             yield "first sync / reading and COPY", self.calendars.ratio
 
@@ -86,8 +92,14 @@ class Results:
             yield "goodput in overload / peak", self.overload.kept
             yield "shed without Retry-After", self.overload.unsaid
             yield "seconds from an overload to normal", self.overload.recovered_after
+        yield from self._grown()
+
+    def _grown(self) -> Iterator[tuple[str, float]]:
+        """Memory that is not to grow with what passes through."""
         if self.calendars and self.calendars.grown is not None:
             yield "MB more at most with ten times the events", self.calendars.grown
+        if self.proxied:
+            yield "MB more with 100 MB streaming through", self.proxied.grown
 
     def table(self) -> str:
         """Markdown: what has a limit, then what each costs, then what else is to be said."""
@@ -104,7 +116,7 @@ class Results:
     def _costs(self) -> Iterator[str]:
         yield "| one request | CPU µs | PostgreSQL's CPU µs | a second | p50 ms | p99 ms |"
         yield "|---|---:|---:|---:|---:|---:|"
-        for compared in self.fetches:
+        for compared in (*self.fetches, *([self.proxied.compared] if self.proxied else [])):
             for name, each in compared.rounds.items():
                 figures = f"{each.cpu:.0f} | {each.postgres:.0f} | {each.rate:.0f} | {each.p50:.2f} | {each.p99:.2f}"
                 yield f"| {name} | {figures} |"
@@ -137,6 +149,7 @@ class Results:
         if self.overload:
             yield from _of_overload(self.overload)
         yield from self.calendars.lines() if self.calendars else ()
+        yield from self.proxied.lines() if self.proxied else ()
         for what in self.left_out:
             yield f"- Left out: {what}."
 

@@ -1,0 +1,117 @@
+"""Which headers pass the gateway, what may be repeated, and what a 403 says: all of it pure."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.apis.manners import Manners, is_failure, is_repeatable
+from app.errors import Category, ProviderUnavailable, Sent
+from app.gateway.headers import answered, received, sent, wait_in, without_wait
+from app.gateway.refusals import lacks_scope
+from app.resilience import Backoff
+
+_NAMES = st.sampled_from(
+    [
+        "connection",
+        "te",
+        "upgrade",
+        "cookie",
+        "authorization",
+        "x-api-key",
+        "host",
+        "via",
+        "forwarded",
+        "x-forwarded-for",
+        "x-broker-retry",
+        "accept",
+        "x-a",
+        "x-b",
+    ]
+)
+_PAIRS = st.lists(st.tuples(_NAMES, st.sampled_from(["a", "x-a, close", "X-B", ""])), max_size=12)
+
+
+@given(_PAIRS)
+def test_nothing_of_a_caller_or_a_connection_is_ever_sent(pairs: list[tuple[str, str]]) -> None:
+    named = {
+        part.strip().lower() for name, value in pairs if name == "connection" for part in value.split(",")
+    }
+    passed = sent(pairs, {})
+    assert not passed.keys() & (
+        {"connection", "te", "upgrade", "cookie", "authorization", "x-api-key"} | named - {"accept"}
+    )
+    assert not any(name.startswith(("x-forwarded-", "x-broker-", "proxy-")) for name in passed)
+
+
+def test_a_default_of_the_catalogue_yields_to_the_caller_whatever_its_case() -> None:
+    assert sent([("accept", "a")], {"Accept": "b", "X-Version": "2"}) == {
+        "accept": "a",
+        "x-version": "2",
+        "accept-encoding": "identity",
+        "user-agent": "token-broker",
+    }
+
+
+def test_lines_of_one_name_are_one() -> None:
+    assert sent([("if-match", '"a"'), ("if-match", '"b"')], {})["if-match"] == '"a", "b"'
+
+
+def test_what_a_provider_names_hop_by_hop_ends_here() -> None:
+    pairs = [("connection", "X-Hop"), ("x-hop", "1"), ("set-cookie", "a=1"), ("etag", '"7"'), ("vary", "a")]
+    assert received(pairs) == (("etag", '"7"'), ("vary", "a"))
+    assert answered(received(pairs)) == [("etag", '"7"')]
+
+
+def test_a_preference_to_wait_is_ours_and_the_others_are_the_providers() -> None:
+    for given_, wait, rest in (
+        ("wait=7", 7, ""),
+        ("respond-async, wait=10", 10, "respond-async"),
+        ('outlook.timezone="a, wait=3", WAIT = "5"; x', 5, 'outlook.timezone="a, wait=3"'),
+        ("wait=soon", None, "wait=soon"),
+        ("", None, ""),
+    ):
+        assert (wait_in(given_), without_wait(given_)) == (wait, rest), given_
+
+
+def test_what_may_be_repeated() -> None:
+    assert is_repeatable("PUT", []) and is_repeatable("POST", ["Idempotency-Key"])
+    assert not is_repeatable("POST", ["if-match"]) and not is_repeatable("PATCH", [])
+    twice, once = Manners(3, repeatable=True, waits_out=True), Manners(3, repeatable=False, waits_out=True)
+    for status in range(200, 600):
+        for timed in (True, False):
+            is_refusal = status == 429 or (status == 503 and timed)
+            assert once.repeats_answer(status, names_a_time=timed) is is_refusal
+            assert twice.repeats_answer(status, names_a_time=timed) is (is_refusal or is_failure(status))
+    assert {status for status in range(500, 506) if not is_failure(status)} == {501, 505}
+    for what in Sent:
+        lost = ProviderUnavailable("", provider="p", sent=what, category=Category.NETWORK)
+        assert twice.repeats_error(lost) and once.repeats_error(lost) is (what is Sent.NOT_SENT)
+
+
+def test_a_pause_keeps_to_the_provider_and_to_the_callers_time() -> None:
+    manners, backoff = (
+        Manners(3, repeatable=True, within=30),
+        Backoff(attempts=9, base_seconds=1, cap_seconds=10),
+    )
+    assert manners.pause(backoff, 1, retry_after=20, left=25) == 20
+    assert manners.pause(backoff, 1, retry_after=20, left=15) is None
+    assert manners.pause(backoff, 3, retry_after=None, left=25) is None
+    assert manners.pause(backoff, 1, retry_after=20, left=None) is None
+
+
+def test_only_codes_of_one_meaning_say_that_a_scope_is_missing() -> None:
+    assert lacks_scope('Bearer realm="x", error="insufficient_scope"', b"")
+    assert lacks_scope(
+        "", json.dumps({"error": {"errors": [{"reason": "insufficientPermissions"}]}}).encode()
+    )
+    for body in (
+        {"error": {"code": "ErrorAccessDenied"}},
+        {"error": {"message": "insufficient_scope"}},
+        [1],
+        None,
+    ):
+        assert not lacks_scope('Bearer error="invalid_token"', json.dumps(body).encode())
+    assert not lacks_scope("", b"[" * 100_000)
