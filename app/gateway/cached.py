@@ -11,8 +11,8 @@ what may have changed something                 bypass        the grant's answer
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Hashable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 
 from app.clock import Clock
@@ -20,7 +20,7 @@ from app.errors import ProviderUnavailable, Sent
 from app.gateway import headers
 from app.gateway.answers import KeptAnswers, Watch
 from app.gateway.asked import Asked
-from app.gateway.call import DEFAULT_WITHIN_SECONDS, Answer, Call
+from app.gateway.call import Answer, Call
 from app.gateway.counts import Outcome
 from app.gateway.directives import MOST_BODY_BYTES, Wish, is_unchanged, may_be_kept, streams, wish_of
 from app.gateway.flight import Flight, Flights, Landed, Rest, Whole
@@ -36,6 +36,8 @@ from app.oauth.resources import written
 
 # RFC 9110 section 9.2.1, and those that others define to be safe (RFC 4918, RFC 3253, RFC 5323).
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"})
+_GATHER_SECONDS = 0.4  # from the head to the end of a body
+_GRACE_SECONDS = 0.5  # so that the call itself says first that it took too long
 _CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
 # What a 304 does not tell again (RFC 9110 section 15.4.5).
 _OF_A_BODY = frozenset({"content-length", "content-type", "content-encoding", "content-language"})
@@ -129,7 +131,7 @@ class CachedGateway:
                 await asyncio.shield(self._answers.forget(meant))
 
     async def _fetched(self, call: Call, asked: Asked, leaving: AsyncExitStack) -> Given:
-        key, outcome = (asked.key, call.attempts), Outcome.COALESCED
+        key, outcome = _flight_of(call, asked), Outcome.COALESCED
         flight = None if asked.wish.anew else self._flights.get(key)
         if flight is None or not self._answers.may_be_shared(flight.watch):
             outcome = Outcome.MISS
@@ -138,7 +140,7 @@ class CachedGateway:
             if not asked.wish.anew:
                 self._flights.add(key, flight)
         try:
-            landed = await flight.landed(within=call.within)
+            landed = await flight.landed(within=call.within + _GRACE_SECONDS)
         except TimeoutError:
             raise self._too_late(call) from None
         if isinstance(landed, Whole):
@@ -156,19 +158,18 @@ class CachedGateway:
         kept = self._answers.get(asked.key) if asked.seconds else None
         plain = tuple(each for each in call.headers if each[0] not in _CONDITIONS)
         validators = () if kept is None else kept.validators
-        within = max(call.within, DEFAULT_WITHIN_SECONDS)
         async with AsyncExitStack() as leaving:
             try:
-                opened = self._gateway.open(replace(call, headers=(*plain, *validators), within=within))
+                opened = self._gateway.open(replace(call, headers=(*plain, *validators)))
                 reply = await leaving.enter_async_context(opened)
                 if streams(reply.headers):
                     return Rest(reply, leaving.pop_all())
-                body = await reply.ahead(MOST_BODY_BYTES + 1)
-                if len(body) > MOST_BODY_BYTES:
+                body = await _gathered(reply)
+                if body is None:
                     return Rest(reply, leaving.pop_all())
                 return self._landed(asked, watch, kept, reply, body)
             finally:
-                self._flights.remove((asked.key, call.attempts), watch)
+                self._flights.remove(_flight_of(call, asked), watch)
                 self._answers.end(watch)
 
     def _landed(self, asked: Asked, watch: Watch, kept: Kept | None, reply: Reply, body: bytes) -> Whole:
@@ -201,6 +202,20 @@ class CachedGateway:
             sent=Sent.UNKNOWN,
             provider_code="timeout",
         )
+
+
+def _flight_of(call: Call, asked: Asked) -> Hashable:
+    """What is asked, how often at most and for how long: who would have it otherwise asks for himself."""
+    return asked.key, call.attempts, call.within
+
+
+async def _gathered(reply: Reply) -> bytes | None:
+    """The whole body; None for one that is large, or does not come at once: whoever asked may want to read it as it comes."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_GATHER_SECONDS):
+            body = await reply.ahead(MOST_BODY_BYTES + 1)
+            return body if len(body) <= MOST_BODY_BYTES else None
+    return None  # what was read meanwhile is what it begins with
 
 
 def _seen_by(wish: Wish, whole: Whole) -> Whole:

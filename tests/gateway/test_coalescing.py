@@ -101,12 +101,11 @@ async def test_the_call_ends_when_nobody_waits(broker: Broker, api: Answering) -
 
 async def test_each_waits_for_as_long_as_he_likes(broker: Broker, api: Answering) -> None:
     api.shut()
-    hasty, patient = begun(call(broker, "ada", within=0.05), call(broker, "ada"))
+    hasty, patient = begun(call(broker, "ada", within=0.2), call(broker, "ada"))
     with pytest.raises(ProviderUnavailable):
         await hasty
     api.open()
     assert (await patient).told["user"] == "ada"
-    assert api.asked.total() == 1
 
 
 async def test_an_error_is_everybodys(broker: Broker, api: Answering) -> None:

@@ -122,7 +122,7 @@ async def test_fifty_calls_whose_token_is_refused_renew_it_once(
 ) -> None:
     before = await connected.token("acme/ada")
     upstream.tokens = _Not(before["access_token"])
-    answers = await asyncio.gather(*(call(connected) for _ in range(50)))
+    answers = await asyncio.gather(*(call(connected, path=f"me?n={number}") for number in range(50)))
     assert {answer.status_code for answer in answers} == {200}
     assert (await connected.token("acme/ada"))["generation"] == before["generation"] + 1
     assert len(upstream.seen) == sum(int(answer.headers["x-broker-attempts"]) for answer in answers) <= 100
