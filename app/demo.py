@@ -119,6 +119,10 @@ Fetch a fresh token of the sample user:
 
   curl -H "Authorization: Bearer {admin_key}" {base_url}/tokens/{SAMPLE.provider}/{SAMPLE.user_id}
 
+Or call the sandbox's API as that user, and see no token:
+
+  curl -H "Authorization: Bearer {admin_key}" {base_url}/proxy/{SAMPLE.provider}/{SAMPLE.user_id}/notes
+
 Ctrl-C stops everything. The data stays in {data_dir}.
 """
 
