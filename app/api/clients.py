@@ -34,7 +34,7 @@ _RESOURCE: JsonDict = {
     "maxLength": LONGEST_PATH,
     "pattern": r"^(/|(/[A-Za-z0-9_~!$&'()*+,;=:@-]+)+)$",
 }
-_Kept = Annotated[int, Field(ge=0, le=MOST_SECONDS)]
+_Kept = Annotated[int, Field(strict=True, ge=0, le=MOST_SECONDS)]
 _Visible = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[\x20-\x7e]+$")]
 
 

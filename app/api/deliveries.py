@@ -30,7 +30,7 @@ router = APIRouter(tags=["Deliveries"], route_class=VerbatimRoute)
 
 Deliverer = Annotated[Consumer, Depends(consumer_with(Scope.DELIVERIES))]
 DeliveryPath = Annotated[UUID, Path(description="The `id` of a delivery.")]
-ProviderQuery = Annotated[str | None, Query(max_length=64, description="Those to this provider.")]
+ProviderQuery = Annotated[OpaqueName | None, Query(description="Those to this provider.")]
 UserQuery = Annotated[OpaqueName | None, Query(description="Those of this user.")]
 
 

@@ -223,9 +223,9 @@ _PARAMETERS = [
 _BYTES: dict[str, Any] = {"type": "string", "format": "binary", "examples": ['{"summary": "Visit"}']}
 _ANY = {
     "description": "The provider's own answer, whatever its status.",
-    "content": {"*/*": {"schema": _BYTES}},
+    "content": {"application/octet-stream": {"schema": _BYTES}},
 }
-_BODY = {"required": False, "content": {"*/*": {"schema": _BYTES}}}
+_BODY = {"required": False, "content": {"application/octet-stream": {"schema": _BYTES}}}
 
 
 def _extra(method: str) -> dict[str, Any]:

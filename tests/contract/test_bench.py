@@ -26,6 +26,7 @@ from bench.footprint import Memory, Starts
 from bench.load import Load, Outcome, Second, Tally
 from bench.measure import Candidate, Ratio, Round, alternate, as_round, median, ratio
 from bench.overload import told
+from bench.proxied import Proxied, Streamed
 from bench.refreshes import Cost, Refreshes, Worked
 from bench.results import LIMITS, Results, here
 from bench.stage import Driver, Stage
@@ -191,6 +192,7 @@ def results() -> Results:
             busy=0.9,
         ),
         calendars=first_syncs(140.0, 143.0),
+        proxied=Proxied(Compared({}, {}), [Streamed("an answer", 100.0, 103.0)]),
     )
 
 

@@ -35,7 +35,7 @@ ROUTES = contract.routes()
 _ID = "01a1f82f-1e80-7000-8000-000000000001"
 CRON_SECRET = "c3f1a9047be25d86c3f1a9047be25d86"
 _JSON = {"Content-Type": "application/json"}
-_MEDIA_TYPES = {"text/html": "text/html; charset=utf-8", "*/*": "application/json"}
+_MEDIA_TYPES = {"text/html": "text/html; charset=utf-8", "application/octet-stream": "application/json"}
 
 
 class Caller:

@@ -22,7 +22,7 @@ from tests.postgres import database
 RECORDS = 10_000
 BAD = {n for n in range(RECORDS) if n % 100 == 37}
 KINDS = ("503", "reset", "429")
-_SECONDS = 55.0
+_SECONDS = 110.0
 SETTINGS: dict[str, Any] = {
     "clients__records__client_id": "sandbox",
     "clients__records__client_secret": "sandbox-secret",
@@ -47,6 +47,7 @@ def three(replicas: Replicas) -> list[Replica]:
     return [replicas.start(**SETTINGS) for _ in range(3)]
 
 
+@pytest.mark.timeout(300)
 async def test_every_record_is_delivered_once_or_dead_for_a_reason(
     three: list[Replica], api: RecordsApi, sandbox: Sandbox, database_url: str, tmp_path: Path
 ) -> None:

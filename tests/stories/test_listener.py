@@ -13,6 +13,7 @@ from app import listener as listener_module
 from app.clock import SystemClock
 from app.db import Database, plain_url
 from app.listener import (
+    ANSWERS_FORGOTTEN,
     API_HELD,
     BREAKER_TURNED,
     CLIENTS_CHANGED,
@@ -139,6 +140,7 @@ async def test_each_channel_has_its_own_mailboxes_and_subscribers(listener: List
         GRANT_CHANGED: (["two"], False),
         CLIENTS_CHANGED: ([], False),
         API_HELD: ([], False),
+        ANSWERS_FORGOTTEN: ([], False),
         DATA_KEYS_CHANGED: ([], False),
         KEY_CHANGED: (["one"], False),
         BREAKER_TURNED: (["last"], False),
