@@ -18,7 +18,7 @@ from app.bounded import Bounded
 from app.breaker import BreakerKey, Breakers
 from app.clock import Clock
 from app.errors import BrokerError, ProviderUnavailable, RefreshTimeout, Sent, UpstreamError
-from app.grants.grant import GrantKey, LeanGrant
+from app.grants.grant import GrantKey, LeanGrant, not_found
 from app.grants.refresh import DEFAULT_WAIT, Refresher
 from app.grants.token import Need, Token
 from app.oauth.client import OAuthClient, OAuthClients
@@ -109,13 +109,16 @@ class ApiCaller:
         manners = Manners(self._backoff.attempts, repeatable=repeatable)
         return await self._answer(key, _Conversation(request, manners, self._send, _keep, self._clock))
 
-    async def open(self, key: GrantKey, request: StreamRequest, manners: Manners) -> Opened:
+    async def open(
+        self, key: GrantKey, request: StreamRequest, manners: Manners, *, grant_id: UUID | None = None
+    ) -> Opened:
         """The answer whatever its status, as soon as its head is there: the last one, where none was any better.
+        `grant_id`: the token of no other grant goes with it.
 
-        Raises what `Refresher.fresh` raises, UpstreamError where nothing came back or it cannot be passed on, and what
-        made the source of an upload break off.
+        Raises what `Refresher.fresh` raises, GrantNotFound where the key leads to another grant by now, UpstreamError where
+        nothing came back or it cannot be passed on, and what made the source of an upload break off.
         """
-        talk = _Conversation(request, manners, self._open, Exchange.close, self._clock)
+        talk = _Conversation(request, manners, self._open, Exchange.close, self._clock, grant_id=grant_id)
         try:
             exchange = await self._answer(key, talk)
         except _Failed:
@@ -157,7 +160,9 @@ class ApiCaller:
         return generation == token.grant.generation and self._clock.monotonic() < at + _REFUSED_SECONDS
 
     async def _asked(self, client: OAuthClient, talk: _Conversation[R, A], token: Token) -> A:
-        """One operation of the breaker, however many tries it takes."""
+        """One operation of the breaker, however many tries it takes. Raises GrantNotFound before any of them."""
+        if talk.grant_id not in (None, token.grant.id):
+            raise not_found(token.grant.key)
         talk.grant, talk.request = token.grant, _authorized(client, talk.request, token)
         try:
             with self._breakers.operation(_breaker(client, talk.request.url)) as is_probe:
@@ -229,7 +234,10 @@ class _Conversation(Generic[R, A]):
         ask: Callable[[OAuthClient, R, float], Awaitable[A]],
         drop: Callable[[A], None],
         clock: Clock,
+        *,
+        grant_id: UUID | None = None,
     ) -> None:
+        self.grant_id = grant_id
         self.request = request
         self.manners = manners
         self.ask = ask

@@ -80,13 +80,20 @@ async def claim_key(
 
 
 async def add(
-    tx: Tx, delivery_id: UUID, owner: Owner, wanted: Wanted, *, sealed_request: bytes, due_at: datetime
+    tx: Tx,
+    delivery_id: UUID,
+    owner: Owner,
+    wanted: Wanted,
+    *,
+    grant_id: UUID,
+    sealed_request: bytes,
+    due_at: datetime,
 ) -> None:
     """A delivery that is not of a batch."""
     await tx.execute(
         insert(deliveries).values(
             id=delivery_id,
-            **_common(owner, wanted.key, wanted),
+            **_common(owner, wanted, grant_id),
             sealed_request=sealed_request,
             next_attempt_at=due_at,
         )
@@ -112,10 +119,10 @@ async def add_batch(tx: Tx, batch_id: UUID, owner: Owner, wanted: WantedBatch) -
 
 
 async def add_chunks(
-    tx: Tx, batch_id: UUID, owner: Owner, wanted: WantedBatch, chunks: Sequence[Chunk]
+    tx: Tx, batch_id: UUID, owner: Owner, wanted: WantedBatch, chunks: Sequence[Chunk], *, grant_id: UUID
 ) -> None:
     """Its deliveries, in a statement for each thousand."""
-    common = {"batch_id": batch_id, **_common(owner, wanted.key, wanted)}
+    common = {"batch_id": batch_id, **_common(owner, wanted, grant_id)}
     given = {name: bindparam(name, value, deliveries.c[name].type) for name, value in common.items()}
     added = insert(deliveries).from_select(
         [*Chunk._fields, *given],
@@ -145,11 +152,12 @@ _CHUNK = (
 )
 
 
-def _common(owner: Owner, key: GrantKey, wanted: Wanted | WantedBatch) -> dict[str, Any]:
+def _common(owner: Owner, wanted: Wanted | WantedBatch, grant_id: UUID) -> dict[str, Any]:
     return {
         "consumer_id": owner.id,
         "consumer": owner.name,
-        **_key(key),
+        **_key(wanted.key),
+        "grant_id": grant_id,
         "method": wanted.method,
         "path": wanted.path,
         "retry_on": None if wanted.retry_on is None else list(wanted.retry_on),

@@ -96,7 +96,15 @@ class Acceptor:
         due_at = max(now, wanted.not_before or now)
 
         async def add(tx: Tx) -> None:
-            await store.add(tx, delivery_id, _owner(consumer), wanted, sealed_request=sealed, due_at=due_at)
+            await store.add(
+                tx,
+                delivery_id,
+                _owner(consumer),
+                wanted,
+                grant_id=grant_id,
+                sealed_request=sealed,
+                due_at=due_at,
+            )
             told = {"delivery_id": str(delivery_id), **_told(wanted)}
             await audit.record(tx, _event("delivery.accepted", consumer, wanted.key, grant_id, told), now=now)
 
@@ -115,7 +123,7 @@ class Acceptor:
 
             async def add(tx: Tx) -> None:
                 await store.add_batch(tx, batch_id, _owner(consumer), wanted)
-                await store.add_chunks(tx, batch_id, _owner(consumer), wanted, chunks)
+                await store.add_chunks(tx, batch_id, _owner(consumer), wanted, chunks, grant_id=grant_id)
                 told = {"batch_id": str(batch_id), "records": len(wanted.records), **_told(wanted)}
                 event = _event("delivery_batch.accepted", consumer, wanted.key, grant_id, told)
                 await audit.record(tx, event, now=now)

@@ -102,6 +102,7 @@ class Attempts:
             body=content.as_sent(claimed.wrap),
             attempts=1,
             within=self._within,
+            grant_id=claimed.grant_id,
         )
 
     def _planned(

@@ -52,8 +52,8 @@ _ONE: ColumnElement[int] = literal_column("1", Integer)
 _SENDING = deliveries.c.status == literal(DeliveryStatus.SENDING.value, literal_execute=True)
 _OWN = (
     "id", "claim_id", "replica", "sending_since", "consumer_id", "consumer", "batch_id", "first_record", "records",
-    "provider", "user_id", "account", "method", "path", "sealed_request", "retry_on", "attempts", "max_attempts",
-    "unknowns",
+    "provider", "user_id", "account", "grant_id", "method", "path", "sealed_request", "retry_on", "attempts",
+    "max_attempts", "unknowns",
 )  # fmt: skip
 
 

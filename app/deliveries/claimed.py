@@ -27,6 +27,7 @@ class Claimed:
     first_record: int | None
     records: int
     key: GrantKey
+    grant_id: UUID
     method: str
     path: str
     sealed_request: bytes = field(repr=False)

@@ -34,8 +34,8 @@ _STATUS = {
 }
 _BEFORE_THE_END = (DeliveryStatus.QUEUED, DeliveryStatus.RETRYING, DeliveryStatus.DEAD)
 _INHERITED = (
-    "consumer_id", "consumer", "batch_id", "provider", "user_id", "account", "method", "path", "retry_on",
-    "max_attempts",
+    "consumer_id", "consumer", "batch_id", "provider", "user_id", "account", "grant_id", "method", "path",
+    "retry_on", "max_attempts",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from app.grants.grant import GrantKey
 
@@ -13,7 +14,8 @@ DEFAULT_WITHIN_SECONDS = 30.0
 @dataclass(frozen=True)
 class Call:
     """`target` is the path, with the query if there is one, below the API's base as it goes over the wire (RFC 3986
-    section 3.3). `attempts` None: as many as the settings say. `within`: seconds until an answer begins.
+    section 3.3). `attempts` None: as many as the settings say. `within`: seconds until an answer begins. `grant_id`:
+    the one grant of this key whose token may go with it; None for whichever there is.
 
     Neither its headers nor its body may be logged.
     """
@@ -25,6 +27,7 @@ class Call:
     body: bytes | AsyncIterable[bytes] = field(default=b"", repr=False)
     attempts: int | None = None
     within: float = DEFAULT_WITHIN_SECONDS
+    grant_id: UUID | None = None
 
 
 @dataclass(frozen=True)

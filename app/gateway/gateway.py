@@ -103,7 +103,7 @@ class Gateway:
             headers.sent(call.headers, client.provider.api.headers),
             call.body,
         )
-        opened = await self._caller.open(call.key, request, self._manners(call))
+        opened = await self._caller.open(call.key, request, self._manners(call), grant_id=call.grant_id)
         try:
             reply = Reply(opened)
             if reply.status == 403:

@@ -56,6 +56,7 @@ deliveries = Table(
     Column("provider", Text, nullable=False),
     Column("user_id", Text, nullable=False),
     Column("account", Text, nullable=False),
+    Column("grant_id", UUID, nullable=False),  # for which it was accepted: no other one's token goes with it
     Column("method", Text, nullable=False),
     Column("path", Text, nullable=False),  # below the API's base, with the query
     Column("sealed_request", LargeBinary, nullable=False),  # headers and body

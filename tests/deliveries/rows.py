@@ -15,8 +15,8 @@ from tests.postgres import database
 
 CONSUMER = UUID(int=7)
 _COLUMNS = (
-    "id", "consumer_id", "consumer", "batch_id", "first_record", "records", "provider", "user_id", "account", "method",
-    "path", "sealed_request", "retry_on", "max_attempts", "next_attempt_at",
+    "id", "consumer_id", "consumer", "batch_id", "first_record", "records", "provider", "user_id", "account", "grant_id",
+    "method", "path", "sealed_request", "retry_on", "max_attempts", "next_attempt_at",
 )  # fmt: skip
 
 
@@ -39,8 +39,8 @@ async def put_one(
     id = uuid7(now)
     sealed = vault.seal(Content(tuple(headers), body).text(), request_place(id))
     row = (
-        id, CONSUMER, "tests", None, None, 1, provider, user, "default", method, path, sealed, retry_on, max_attempts,
-        now - timedelta(seconds=1) + due_in,
+        id, CONSUMER, "tests", None, None, 1, provider, user, "default", await _grant_id(url, provider, user), method, path,
+        sealed, retry_on, max_attempts, now - timedelta(seconds=1) + due_in,
     )  # fmt: skip
     async with database(url) as connection:
         await connection.copy_records_to_table("deliveries", records=[row], columns=_COLUMNS)
@@ -63,15 +63,15 @@ async def put_batch(
 ) -> UUID:
     """A batch; of its deliveries the first `concurrency` are due now."""
     now = datetime.now(UTC)
-    batch_id, rows = uuid4(), []
+    batch_id, grant_id, rows = uuid4(), await _grant_id(url, provider, user), []
     for place, first in enumerate(range(0, len(records), per_request)):
         chunk = tuple(json.dumps(each) for each in records[first : first + per_request])
         id = uuid7(now + place * timedelta(microseconds=1))
         sealed = vault.seal(Content(records=chunk).text(), request_place(id))
         due = now - timedelta(seconds=1) if place < concurrency else None
         rows.append(
-            (id, CONSUMER, "tests", batch_id, first, len(chunk), provider, user, "default", "POST", path, sealed,
-             retry_on, max_attempts, due)
+            (id, CONSUMER, "tests", batch_id, first, len(chunk), provider, user, "default", grant_id, "POST", path,
+             sealed, retry_on, max_attempts, due)
         )  # fmt: skip
     async with database(url) as connection, connection.transaction():
         await connection.execute(
@@ -81,6 +81,13 @@ async def put_batch(
         )  # fmt: skip
         await connection.copy_records_to_table("deliveries", records=rows, columns=_COLUMNS)
     return batch_id
+
+
+async def _grant_id(url: str, provider: str, user: str) -> UUID:
+    """The grant's; of one that is not there any id."""
+    async with database(url) as connection:
+        query = "SELECT id FROM grants WHERE provider = $1 AND user_id = $2 AND status <> 'revoked'"
+        return await connection.fetchval(query, provider, user) or uuid4()
 
 
 async def row(url: str, id: UUID) -> dict[str, Any]:

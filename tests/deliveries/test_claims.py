@@ -76,9 +76,9 @@ async def _processes(url: str, count: int) -> list[dict[str, Any]]:
 async def test_three_processes_claim_each_delivery_once(database_url: str, vault: Vault) -> None:
     await rows.put_one(database_url, vault)
     copy = (
-        "INSERT INTO deliveries (id, consumer_id, consumer, provider, user_id, account, method, path, sealed_request,"
-        " max_attempts, next_attempt_at) SELECT gen_random_uuid(), consumer_id, consumer, 'p' || n % 3, user_id, account,"
-        " method, path, sealed_request, 8, now() FROM deliveries, generate_series(1, 399) AS n"
+        "INSERT INTO deliveries (id, consumer_id, consumer, provider, user_id, account, grant_id, method, path,"
+        " sealed_request, max_attempts, next_attempt_at) SELECT gen_random_uuid(), consumer_id, consumer, 'p' || n % 3, user_id, account,"
+        " grant_id, method, path, sealed_request, 8, now() FROM deliveries, generate_series(1, 399) AS n"
     )
     await rows.run(database_url, copy)
     told = await _processes(database_url, 3)

@@ -6,10 +6,12 @@ import asyncio
 import json
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import httpx
 
-from tests.broker import Broker
+from app.sandbox.server import Sandbox
+from tests.broker import Broker, bring
 from tests.deliveries import rows
 from tests.deliveries.test_accepting import ask, deliver, key_of
 from tests.deliveries.upstream import RecordsApi
@@ -246,6 +248,38 @@ async def test_a_grant_that_has_gone_is_what_its_deliveries_die_of(broker: Broke
     found = (await get(broker, f"/deliveries/{made}")).json()
     assert (found["status"], found["category"], found["code"]) == ("dead", "permanent", "grant_not_found")
     assert api.requests == []
+
+
+async def test_no_other_grant_is_what_a_delivery_goes_with(
+    broker: Broker, api: RecordsApi, sandbox: Sandbox, database_url: str
+) -> None:
+    one = (await ask(broker, body=[], not_before=_tomorrow(broker))).json()["id"]
+    api.fault_of = lambda _key, _number: "401"  # so that it waits for a minute
+    batch = (await ask(broker, "/deliveries/batches", records=[{"n": 1}, {"n": 2}])).json()["id"]
+    await deliver(broker)
+    api.fault_of = lambda _key, _number: None
+    api.requests.clear()
+    await broker.http.delete("/grants/records/ada")
+    await broker.put("records/ada", bring(sandbox.grant("eve"), expires_in=300))  # perhaps somebody else
+    await rows.run(database_url, "UPDATE deliveries SET next_attempt_at = now()")
+    for _ in range(2):
+        await deliver(broker)
+        for each in [await rows.row(database_url, UUID(one)), *await rows.rows_of(database_url, UUID(batch))]:
+            found = (each["status"], each["category"], each["code"])
+            assert found == ("dead", "permanent", "grant_not_found")
+        assert (await post(broker, f"/deliveries/{one}/replay")).status_code == 200
+        assert (await post(broker, f"/deliveries/batches/{batch}/replay")).json()["records"] == 2
+    assert api.requests == []
+
+
+async def test_a_grant_that_is_connected_again_goes_on_with_its_deliveries(
+    broker: Broker, api: RecordsApi, sandbox: Sandbox, database_url: str
+) -> None:
+    made = (await ask(broker, body=[{"n": 1}], not_before=_tomorrow(broker))).json()["id"]
+    await broker.put("records/ada", bring(sandbox.grant("ada"), expires_in=300))
+    await rows.run(database_url, "UPDATE deliveries SET next_attempt_at = now()")
+    await deliver(broker)
+    assert (await rows.row(database_url, UUID(made)))["status"] == "delivered"
 
 
 async def test_how_deliveries_go_is_told(broker: Broker, api: RecordsApi) -> None:

@@ -23,13 +23,13 @@ BATCH = UUID("00000000-0000-0000-0000-000000000005")
 # Of three consumers; of ten one is dead, four have arrived and the others wait. A tenth is in batches of 10,000; of a user
 # there are a hundred. The ids lie within the last day, a millionth of it apart.
 _ROWS = """
-INSERT INTO deliveries (id, consumer_id, consumer, batch_id, first_record, provider, user_id, account, method, path,
+INSERT INTO deliveries (id, consumer_id, consumer, batch_id, first_record, provider, user_id, account, grant_id, method, path,
   sealed_request, max_attempts, attempts, status, category, ended_at)
 SELECT (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint - 86400000 + n * 86), 12, '0') || '7000'
     || '8000' || lpad(to_hex(n), 12, '0'))::uuid,
   ('00000000-0000-0000-0000-' || lpad((n % 3)::text, 12, '0'))::uuid, 'tests',
   CASE WHEN n % 10 = 0 THEN ('00000000-0000-0000-0000-' || lpad((n / 100000)::text, 12, '0'))::uuid END, n,
-  'p' || n % 3, 'user-' || n / 100, 'default', 'POST', '/records', '\\x00', 8, n % 4,
+  'p' || n % 3, 'user-' || n / 100, 'default', '00000000-0000-0000-0000-00000000000a', 'POST', '/records', '\\x00', 8, n % 4,
   CASE WHEN n % 10 = 1 THEN 'dead' WHEN n % 10 < 6 THEN 'delivered' ELSE 'queued' END,
   CASE WHEN n % 10 = 1 THEN 'validation' END,
   CASE WHEN n % 10 < 6 THEN now() END

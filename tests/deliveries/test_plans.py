@@ -29,11 +29,11 @@ MOST = 400  # rows that one statement may read
 # Of each ten one is a batch's, of which most wait for their turn; one ended long ago, one is dead. The others are due, at three
 # providers, or will be.
 _ROWS = """
-INSERT INTO deliveries (id, consumer_id, consumer, batch_id, first_record, provider, user_id, account, method, path,
+INSERT INTO deliveries (id, consumer_id, consumer, batch_id, first_record, provider, user_id, account, grant_id, method, path,
   sealed_request, max_attempts, status, next_attempt_at, ended_at)
 SELECT ('01a20000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, '00000000-0000-0000-0000-000000000007', 'tests',
   CASE WHEN n % 10 = 0 THEN ('00000000-0000-0000-0000-' || lpad((n / 1000)::text, 12, '0'))::uuid END, n,
-  'p' || n % 3, 'ada', 'default', 'POST', 'records', '\\x00', 8,
+  'p' || n % 3, 'ada', 'default', '00000000-0000-0000-0000-00000000000a', 'POST', 'records', '\\x00', 8,
   CASE n % 10 WHEN 1 THEN 'delivered' WHEN 2 THEN 'dead' ELSE 'queued' END,
   CASE WHEN n % 10 IN (1, 2) OR n % 10 = 0 AND n % 1000 <> 0 THEN NULL
     WHEN n IN (1000, 11000) THEN now() - interval '2 hours' ELSE now() + (n - $2::int / 2) * interval '1 hour' / $2::int END,
