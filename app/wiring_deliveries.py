@@ -58,15 +58,20 @@ def wired_deliveries(
         replica=on.replica, concurrency=read.delivery_concurrency, stuck_after=timedelta(seconds=stuck_seconds),
     )  # fmt: skip
     sweeper = Sweeper(on.db, on.drain, kept_for=timedelta(days=read.delivery_kept_days))
+    decider = Decider(on.db, on.clock, wake=sender.wake)
     often = timedelta(seconds=min(max(stuck_seconds / 4, _MOST_OFTEN), _LEAST_OFTEN))
 
     async def release() -> None:
         await sender.release_stuck()
 
+    async def sweep() -> None:
+        await decider.end_half_cancelled()
+        await sweeper.sweep()
+
     jobs = [
         Job("send_deliveries", sender.look, sending.EVERY),
         Job("release_deliveries", release, often),
-        Job("sweep_deliveries", sweeper.sweep, sweeping.EVERY),
+        Job("sweep_deliveries", sweep, sweeping.EVERY),
     ]
     secret = read.cron_secret
     return Deliveries(
@@ -74,7 +79,7 @@ def wired_deliveries(
         acceptor=Acceptor(on.db, on.vault, on.clients, known, on.clock, wake=sender.wake),
         reader=DeliveryReader(on.db, on.vault),
         measures=DeliveryMeasures(on.db, on.clock),
-        decider=Decider(on.db, on.clock, wake=sender.wake),
+        decider=decider,
         progress=Progress(on.db, on.drain, on.clock),
         cron=Cron(sender, on.drain, on.clock, secret=None if secret is None else secret.get_secret_value()),
         jobs=jobs,

@@ -30,6 +30,7 @@ from sqlalchemy import (
     Text,
     Uuid,
     any_,
+    case,
     false,
     func,
     literal,
@@ -131,11 +132,17 @@ def _held(due: CTE) -> CTE:
     row sees it as it is."""
     batches = delivery_batches.c
     return (
-        select(batches.id, (batches.concurrency - batches.sending).label("free"))
+        select(batches.id, free_places().label("free"))
         .where(batches.id == any_(array_of(select(due.c.batch_id))))
         .with_for_update(skip_locked=True)
         .cte("held")
     )
+
+
+def free_places() -> ColumnElement[int]:
+    """Of a batch; none of one that is cancelled, however much of it waits."""
+    batches = delivery_batches.c
+    return case((batches.cancelled_at.is_(None), batches.concurrency - batches.sending), else_=0)
 
 
 def array_of(ids: Select[Any]) -> ColumnElement[Any]:

@@ -20,6 +20,7 @@ from app.tables import deliveries, delivery_attempts, delivery_batches
 _DELIVERY = [deliveries.c[name] for name in StoredDelivery.__slots__]
 _ATTEMPT = [delivery_attempts.c[name] for name in DeliveryAttempt.__slots__]
 _BATCH = [delivery_batches.c[name] for name in StoredBatch.__slots__ if name != "records"]
+_IS_THERE = delivery_batches.c.forgotten_at.is_(None)
 
 
 async def find(tx: Tx, delivery_id: UUID) -> tuple[StoredDelivery, Sealed] | None:
@@ -115,14 +116,14 @@ def visible(wanted: DeliverySelection, row: Any) -> Iterator[ColumnElement[bool]
 
 async def find_batch(tx: Tx, batch_id: UUID) -> StoredBatch | None:
     """One, with its counts."""
-    found = await _with_counts(tx, select(*_BATCH).where(delivery_batches.c.id == batch_id))
+    found = await _with_counts(tx, select(*_BATCH).where(_IS_THERE, delivery_batches.c.id == batch_id))
     return found[0] if found else None
 
 
 async def batches(tx: Tx, wanted: DeliverySelection, *, before: UUID | None, limit: int) -> list[StoredBatch]:
     """Up to `limit`, the latest first."""
     b = delivery_batches.c
-    query = select(*_BATCH).where(*visible(wanted, b)).order_by(b.id.desc()).limit(limit)
+    query = select(*_BATCH).where(_IS_THERE, *visible(wanted, b)).order_by(b.id.desc()).limit(limit)
     for name in ("consumer_id", "provider", "user_id"):
         if (value := getattr(wanted, name)) is not None:
             query = query.where(b[name] == value)

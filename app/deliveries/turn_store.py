@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Update, any_, func, literal, select, update
 
 from app.db import Tx
-from app.deliveries.claim_store import array_of, began
+from app.deliveries.claim_store import array_of, began, free_places
 from app.deliveries.delivery import DeliveryStatus
 from app.tables import deliveries, delivery_batches
 
@@ -38,9 +38,8 @@ async def leave_batch(tx: Tx, batch_id: UUID) -> None:
 
 async def give_turns(tx: Tx, batch_id: UUID, *, ended: int = 0) -> None:
     """So many of the batch's that wait are due now as it has places that nobody else waits for; `ended` are not being sent any
-    more. Its row has to be locked: in an earlier statement, so that this one sees all that is true by then."""
-    batches = delivery_batches.c
-    left = _left(batch_id, ended).returning((batches.concurrency - batches.sending).label("free")).cte("left")
+    more. One that is cancelled has none. Its row has to be locked: in an earlier statement, so that this one sees all that is true by then."""
+    left = _left(batch_id, ended).returning(free_places().label("free")).cte("left")
     free = select(left.c.free).scalar_subquery()
     of_batch = (deliveries.c.batch_id == batch_id, _WAITS)
     at_hand = select(deliveries.c.id).where(*of_batch, deliveries.c.next_attempt_at <= began()).limit(free)

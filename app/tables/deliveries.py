@@ -36,10 +36,19 @@ delivery_batches = Table(
     Column("wrap", Text),  # the name of the field around the records
     time_column("created_at", required=True),
     time_column("cancelled_at"),
+    time_column(
+        "forgotten_at"
+    ),  # all of it ended long ago: it is there for nobody, and its rows are being deleted
     CheckConstraint("total > 0 AND records_per_request > 0 AND concurrency > 0", name="sizes"),
     CheckConstraint("sending BETWEEN 0 AND concurrency", name="places"),
     Index("delivery_batches_consumer_idx", "consumer_id", "id"),
-    Index("delivery_batches_created_idx", "created_at"),
+    Index("delivery_batches_created_idx", "created_at", "id", postgresql_where=text("forgotten_at IS NULL")),
+    Index(
+        "delivery_batches_cancelled_idx", "cancelled_at", postgresql_where=text("cancelled_at IS NOT NULL")
+    ),
+    Index(
+        "delivery_batches_forgotten_idx", "forgotten_at", postgresql_where=text("forgotten_at IS NOT NULL")
+    ),
     postgresql_with={"fillfactor": "50"},
 )
 
@@ -104,7 +113,18 @@ deliveries = Table(
     Index("deliveries_consumer_idx", "consumer_id", "id"),
     Index("deliveries_status_idx", "consumer_id", "status", "id"),
     Index("deliveries_user_idx", "user_id", "id"),
-    Index("deliveries_ended_idx", "status", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
+    Index(
+        "deliveries_ended_idx",
+        "status",
+        "ended_at",
+        postgresql_where=text("ended_at IS NOT NULL AND batch_id IS NULL"),
+    ),
+    Index(
+        "deliveries_batch_ended_idx",
+        "batch_id",
+        "ended_at",
+        postgresql_where=text("ended_at IS NOT NULL AND batch_id IS NOT NULL"),
+    ),
     postgresql_with={"fillfactor": "70"},
 )
 

@@ -81,6 +81,7 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("cancelled_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("forgotten_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
             "total > 0 AND records_per_request > 0 AND concurrency > 0",
             name=op.f("delivery_batches_sizes_check"),
@@ -90,7 +91,27 @@ def upgrade() -> None:
         postgresql_with={"fillfactor": "50"},
     )
     op.create_index("delivery_batches_consumer_idx", "delivery_batches", ["consumer_id", "id"], unique=False)
-    op.create_index("delivery_batches_created_idx", "delivery_batches", ["created_at"], unique=False)
+    op.create_index(
+        "delivery_batches_created_idx",
+        "delivery_batches",
+        ["created_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("forgotten_at IS NULL"),
+    )
+    op.create_index(
+        "delivery_batches_cancelled_idx",
+        "delivery_batches",
+        ["cancelled_at"],
+        unique=False,
+        postgresql_where=sa.text("cancelled_at IS NOT NULL"),
+    )
+    op.create_index(
+        "delivery_batches_forgotten_idx",
+        "delivery_batches",
+        ["forgotten_at"],
+        unique=False,
+        postgresql_where=sa.text("forgotten_at IS NOT NULL"),
+    )
     op.create_table(
         "idempotency_keys",
         sa.Column("consumer_id", sa.UUID(), nullable=False),
@@ -190,7 +211,14 @@ def upgrade() -> None:
         "deliveries",
         ["status", "ended_at"],
         unique=False,
-        postgresql_where=sa.text("ended_at IS NOT NULL"),
+        postgresql_where=sa.text("ended_at IS NOT NULL AND batch_id IS NULL"),
+    )
+    op.create_index(
+        "deliveries_batch_ended_idx",
+        "deliveries",
+        ["batch_id", "ended_at"],
+        unique=False,
+        postgresql_where=sa.text("ended_at IS NOT NULL AND batch_id IS NOT NULL"),
     )
     op.create_index(
         "deliveries_sending_idx",

@@ -299,7 +299,8 @@ async def test_what_ended_long_ago_is_forgotten_but_for_the_dead(
     old = "UPDATE deliveries SET status = $2, next_attempt_at = NULL, ended_at = now() - interval '31 days' WHERE batch_id = $1"
     await rows.run(database_url, old, gone, "delivered")
     await rows.run(database_url, old, kept, "delivered")
-    [_, dead] = await rows.rows_of(database_url, kept)
+    await rows.run(database_url, "UPDATE delivery_batches SET created_at = now() - interval '32 days'")
+    arrived, dead = await rows.rows_of(database_url, kept)
     await rows.run(database_url, "UPDATE deliveries SET status = 'dead' WHERE id = $1", dead["id"])
     recent = await rows.put_one(database_url, vault)
     await rows.run(
@@ -317,4 +318,4 @@ async def test_what_ended_long_ago_is_forgotten_but_for_the_dead(
         ids = {each["id"] for each in await connection.fetch("SELECT id FROM deliveries")}
         batches = {each["id"] for each in await connection.fetch("SELECT id FROM delivery_batches")}
         [key] = await connection.fetch("SELECT key_sha256 FROM idempotency_keys")
-    assert (ids, batches, key["key_sha256"]) == ({dead["id"], recent}, {kept}, b"new")
+    assert (ids, batches, key["key_sha256"]) == ({arrived["id"], dead["id"], recent}, {kept}, b"new")

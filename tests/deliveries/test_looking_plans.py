@@ -41,7 +41,10 @@ INSERT INTO delivery_batches (id, consumer_id, consumer, provider, user_id, acco
 SELECT ('00000000-0000-0000-0000-' || lpad(n::text, 12, '0'))::uuid, '00000000-0000-0000-0000-000000000001', 'tests',
   'p0', 'ada', 'default', 'POST', '/records', 10000, 1, 4 FROM generate_series(0, 10) AS n
 """
-_UNUSED = "DROP INDEX deliveries_due_idx, deliveries_turn_idx, deliveries_sending_idx, deliveries_ended_idx"
+_UNUSED = (
+    "DROP INDEX deliveries_due_idx, deliveries_turn_idx, deliveries_sending_idx, deliveries_ended_idx,"
+    " deliveries_batch_ended_idx"
+)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from app.clock import SystemClock
 from app.db import Database
-from app.deliveries import claim_store, sweep_store, turn_store
+from app.deliveries import claim_store, deciding_store, sweep_store, turn_store
 from app.deliveries.category import Verdict
 from app.deliveries.claimed import ending
 from app.deliveries.delivery import DeliveryStatus
@@ -43,9 +43,10 @@ FROM generate_series($1::int, $2::int) AS n
 _UNUSED = "DROP INDEX IF EXISTS deliveries_consumer_idx, deliveries_status_idx"  # by the worker; and so it goes faster
 _BATCHES = """
 INSERT INTO delivery_batches (id, consumer_id, consumer, provider, user_id, account, method, path, total,
-  records_per_request, concurrency)
+  records_per_request, concurrency, created_at)
 SELECT ('00000000-0000-0000-0000-' || lpad(n::text, 12, '0'))::uuid, '00000000-0000-0000-0000-000000000007', 'tests',
-  'p0', 'ada', 'default', 'POST', 'records', 100, 1, 4 FROM generate_series(0, 20000) AS n
+  'p0', 'ada', 'default', 'POST', 'records', 100, 1, 4,
+  now() - (n * 7919 % 20001) * interval '60 days' / 20000 FROM generate_series(0, 20000) AS n
 ON CONFLICT DO NOTHING
 """
 _ATTEMPTS = """
@@ -100,6 +101,7 @@ async def _costs(db: Database, url: str) -> dict[str, Cost]:
         "stuck": lambda: claim_store.stuck(db.statements, after=timedelta(minutes=5), limit=100),
         "end": lambda: endings.end(of_batch, ending(of_batch, Verdict(None, status=200))),
         "turn": lambda: _turn(db, batch_id),
+        "decide": lambda: _decide(db, batch_id),
         "sweep": lambda: _sweep(db),
     }
     costs = {}
@@ -121,10 +123,25 @@ async def _turn(db: Database, batch_id: UUID) -> None:
         await turn_store.give_turns(tx, batch_id)
 
 
+async def _decide(db: Database, batch_id: UUID) -> None:
+    async with db.begin() as tx:
+        await deciding_store.lock_batch(tx, batch_id)
+        await deciding_store.waiting_records(tx, batch_id)
+        await deciding_store.replay_dead(tx, batch_id, after=UUID(int=0), limit=100)
+        await deciding_store.cancel_waiting(tx, batch_id, limit=100)
+
+
 async def _sweep(db: Database) -> None:
     async with db.begin() as tx:
+        await deciding_store.half_cancelled(tx, limit=100)
         await sweep_store.sweep(tx, DeliveryStatus.DELIVERED, kept_for=timedelta(days=30), limit=100)
         await sweep_store.sweep_keys(tx, kept_for=timedelta(days=1), limit=100)
+        page = await sweep_store.old_batches(tx, after=None, kept_for=timedelta(days=30), limit=20)
+        await sweep_store.old_batches(tx, after=page[0], kept_for=timedelta(days=30), limit=20)
+        batch_ids = [id for _, id in page]
+        await sweep_store.lock_ended(tx, batch_ids, kept_for=timedelta(days=30))
+        await sweep_store.forget(tx, batch_ids, kept_for=timedelta(days=30))
+        await sweep_store.sweep_forgotten(tx, limit=100)
 
 
 async def _cost(url: str, name: str, statement: str, parameters: Sequence[Any]) -> Cost:
