@@ -7,9 +7,10 @@ stopped is followed by whoever starts, and two at once get in nobody's way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import accumulate
 from uuid import UUID
 
 from app.clock import Clock
@@ -46,10 +47,12 @@ class Rewrapper:
         clock: Clock,
         *,
         batch: int = 200,
+        most_bytes: int = 4 * 1024 * 1024,
         superseded_for: timedelta = timedelta(0),
         looks_twice: bool = False,
     ) -> None:
-        """`superseded_for`: how long the present data key has to be in force before what is sealed under others is touched.
+        """`batch` and `most_bytes`: rows of one transaction, and what they have sealed together; one that has more is alone.
+        `superseded_for`: how long the present data key has to be in force before what is sealed under others is touched.
         Most of it is sealed anew by then of itself, with each refresh. `looks_twice`: also at what was found empty once.
         """
         self._superseded_for = superseded_for
@@ -60,6 +63,7 @@ class Rewrapper:
         self._vault = vault
         self._clock = clock
         self._batch = batch
+        self._most_bytes = most_bytes
 
     async def left(self) -> dict[str, int]:
         """How many rows of each table are still to be sealed anew. Reads them all. Raises DatabaseUnavailable."""
@@ -142,13 +146,15 @@ class Rewrapper:
                     until = await rewrap_store.end_of_window(tx, table, after=after, rows=_WINDOW) or after
                     if until == after:
                         return
-                rows = await rewrap_store.sealed_under(
+                sizes = await rewrap_store.sizes_under(
                     tx, table, earlier, after=after, until=until, limit=self._batch
                 )
+                ids = _within(self._most_bytes, sizes)
+                rows = await rewrap_store.sealed_under(tx, table, earlier, ids) if ids else []
                 anew = [sealed for row in rows if (sealed := self._anew(table, row, earlier)) is not None]
                 if anew:
                     await rewrap_store.store_anew(tx, table, anew)
-            after = rows[-1].id if len(rows) == self._batch else until
+            after = until if len(ids) == len(sizes) < self._batch else ids[-1]
             REWRAPPED.inc(len(anew))
             progress = replace(progress, done=progress.done + len(anew))
             yield progress
@@ -167,3 +173,10 @@ class Rewrapper:
                 self._unreadable.add((table, row.id))
                 return None
         return replace(row, values=values)
+
+
+def _within(most_bytes: int, sizes: Sequence[tuple[UUID, int]]) -> list[UUID]:
+    """The first ones that have no more than that together, but one at least."""
+    totals = accumulate(size for _, size in sizes)
+    count = sum(total <= most_bytes for total in totals)
+    return [id for id, _ in sizes[: max(1, count)]]

@@ -13,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     LargeBinary,
     Table,
+    any_,
     bindparam,
     column,
     func,
@@ -65,18 +66,34 @@ async def end_of_window(tx: Tx, table_name: str, *, after: UUID, rows: int) -> U
     return end
 
 
-async def sealed_under(
+async def sizes_under(
     tx: Tx, table_name: str, key_ids: Collection[UUID], *, after: UUID, until: UUID, limit: int
+) -> list[tuple[UUID, int]]:
+    """Up to `limit` rows in the order of their ids, and how many bytes each has sealed."""
+    table, columns = metadata.tables[table_name], sealed_tables()[table_name]
+    size: ColumnElement[int] = literal(0)
+    for name in columns:
+        size = size + func.coalesce(func.octet_length(table.c[name]), 0)
+    query = (
+        select(table.c.id, size)
+        .where(table.c.id > after, table.c.id <= until, _any_under(table, columns, key_ids))
+        .order_by(table.c.id)
+        .limit(limit)
+    )
+    return [(row[0], row[1]) for row in await tx.execute(query)]
+
+
+async def sealed_under(
+    tx: Tx, table_name: str, key_ids: Collection[UUID], ids: Sequence[UUID]
 ) -> list[SealedRow]:
-    """Up to `limit` rows in the order of their ids, locked; those that somebody else holds at the moment are left out."""
+    """Of these rows those that are so still, locked; those that somebody else holds at the moment are left out."""
     table = metadata.tables[table_name]
     columns = sealed_tables()[table_name]
     generation = table.c.generation if "generation" in table.c else literal(0)
     query = (
         select(table.c.id, generation, *(table.c[name] for name in columns))
-        .where(table.c.id > after, table.c.id <= until, _any_under(table, columns, key_ids))
+        .where(table.c.id == any_(literal(list(ids), ARRAY(PG_UUID))), _any_under(table, columns, key_ids))
         .order_by(table.c.id)
-        .limit(limit)
         .with_for_update(key_share=True, skip_locked=True)
     )
     return [

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -23,6 +24,7 @@ from app.vault.local_keys import LocalKeys
 from app.vault.seal import CannotOpen, Place, key_id_of
 from app.vault.vault import KeyNotKnown, Vault
 from tests.broker import ENCRYPTION_KEYS, Broker, bring
+from tests.deliveries.rows import put_one
 from tests.postgres import database
 from tests.vault import keeping, keys_of_tests
 
@@ -229,6 +231,21 @@ async def test_who_is_stopped_is_gone_on_with_and_two_at_once_do_it_once(
         await db.close()
         done = await asyncio.gather(*(rewrapped(database_url, vault, batch=2) for _ in range(3)))
         assert sum(each.done for each in done) == 8
+        assert await under_which(database_url) == {made.id}
+
+
+async def test_large_rows_are_sealed_anew_a_few_at_a_time(broker: Broker, database_url: str) -> None:
+    async with keeping(database_url, keys_of_tests()) as (vault, keys):
+        for _ in range(7):
+            await put_one(database_url, vault, body="x" * 300_000, due_in=timedelta(hours=1))
+        made = await keys.rotate()
+        db, steps = Database(database_url, pool_size=1), [0]
+        async for progress in Rewrapper(db, vault, SystemClock(), most_bytes=1_000_000).work():
+            if progress.table == "deliveries":
+                steps.append(progress.done)
+        await db.close()
+        sealed_anew = [after - before for before, after in pairwise(steps) if after > before]
+        assert sealed_anew == [3, 3, 1]
         assert await under_which(database_url) == {made.id}
 
 
