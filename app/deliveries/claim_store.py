@@ -174,10 +174,12 @@ def _claimed() -> Prepared:
         .cte("waiting")
     )
     more = select(func.count()).where(placed.c.batch_id == delivery_batches.c.id, has_place)
+    # By the locked row as well: constraints see the sum before the row is read as it is now.
+    sending = select(delivery_batches.c.concurrency - held.c.free).where(held.c.id == delivery_batches.c.id)
     counted = (
         update(delivery_batches)
         .where(delivery_batches.c.id == any_(array_of(select(placed.c.batch_id).where(has_place))))
-        .values(sending=delivery_batches.c.sending + more.scalar_subquery())
+        .values(sending=sending.scalar_subquery() + more.scalar_subquery())
         .cte("counted")
     )
     wrap = select(delivery_batches.c.wrap).where(delivery_batches.c.id == taken.c.batch_id)

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import literal_column
 
 from app.clock import SystemClock
 from app.db import Database
@@ -107,6 +108,28 @@ async def test_of_a_batch_three_processes_never_send_more_than_it_may_and_as_man
     assert max(each["most"] for each in told) == 5
     async with database(database_url) as connection:
         assert await connection.fetchval("SELECT max(sending) FROM delivery_batches") == 0
+
+
+async def test_a_claim_that_began_before_another_of_its_batch_ended_takes_the_place_all_the_same(
+    db: Database, endings: Endings, database_url: str, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rows.put_batch(database_url, vault, [{"n": n} for n in range(4)], per_request=1, concurrency=1)
+    await due_again(database_url)
+    [first] = await take(db)
+    slow = "(SELECT statement_timestamp() FROM pg_advisory_xact_lock_shared(7))"
+    began = literal_column(slow, claim_store.began().type)
+    monkeypatch.setattr(claim_store, "began", lambda: began)
+    monkeypatch.setattr(claim_store, "_CLAIM", claim_store._claimed())
+    async with database(database_url) as holding:
+        await holding.execute("SELECT pg_advisory_lock(7)")
+        taking = asyncio.create_task(take(db, 8))
+        waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7 AND NOT granted"
+        while not await holding.fetchval(waits):
+            await asyncio.sleep(0.01)
+        await endings.end(first, ending(first, ARRIVED))
+        await holding.execute("SELECT pg_advisory_unlock(7)")
+        assert len(await taking) == 1
+        assert await holding.fetchval("SELECT sending FROM delivery_batches") == 1
 
 
 async def test_what_is_due_longest_is_taken_first_and_no_provider_beyond_its_room(
