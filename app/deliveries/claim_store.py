@@ -53,7 +53,7 @@ _SENDING = deliveries.c.status == literal(DeliveryStatus.SENDING.value, literal_
 _OWN = (
     "id", "claim_id", "replica", "sending_since", "consumer_id", "consumer", "batch_id", "first_record", "records",
     "provider", "user_id", "account", "method", "path", "sealed_request", "retry_on", "attempts", "max_attempts",
-    "unknowns",
+    "unknowns", "put_back_since",
 )  # fmt: skip
 
 

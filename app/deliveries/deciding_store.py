@@ -19,7 +19,7 @@ _WHOLE = _D.records > 0  # a rejected one whose halves are on their way has none
 _AGAIN: dict[str, Any] = {
     "status": DeliveryStatus.QUEUED,
     "max_attempts": _D.attempts + DEFAULT_ATTEMPTS,
-    "unknowns": 0,
+    "put_back_since": None,
     "ended_at": None,
     "updated_at": func.clock_timestamp(),
 }

@@ -258,7 +258,7 @@ async def test_an_end_may_be_written_twice(
         assert await connection.fetchval("SELECT sending FROM delivery_batches") == 0
 
 
-async def test_what_was_put_back_is_as_it_was(
+async def test_what_was_put_back_is_as_it_was_and_says_why(
     db: Database, endings: Endings, database_url: str, vault: Vault
 ) -> None:
     await rows.put_batch(database_url, vault, [{"n": n} for n in range(3)], per_request=1, concurrency=1)
@@ -267,12 +267,31 @@ async def test_what_was_put_back_is_as_it_was(
     held_back = Verdict(Category.TRANSIENT, "breaker_open", retry_after=30, was_tried=False)
     assert await endings.end(claimed, ending(claimed, held_back)) is Step.PUT_BACK
     after = await rows.row(database_url, claimed.id)
-    assert (after["status"], after["attempts"], after["category"]) == ("queued", 0, None)
+    assert (after["status"], after["attempts"]) == ("queued", 0)
+    assert (after["category"], after["code"]) == ("transient", "breaker_open")
     assert (after["next_attempt_at"] - before["updated_at"]).total_seconds() >= 30
     assert await rows.history(database_url, claimed.id) == []
     assert await take(db, 9) == []  # it has kept its turn: nobody of its batch would fare better
     await due_again(database_url)
     assert [each.id for each in await take(db, 1)] == [claimed.id]
+
+
+async def test_what_is_put_back_for_a_day_counts_as_an_attempt(
+    db: Database, endings: Endings, database_url: str, vault: Vault
+) -> None:
+    id = await rows.put_one(database_url, vault)
+    held_back = Verdict(Category.TRANSIENT, "refresh_timeout", was_tried=False)
+    steps, counts = [], []
+    for _ in range(4):
+        [claimed] = await take(db)
+        steps.append(await endings.end(claimed, ending(claimed, held_back)))
+        counts.append((await rows.row(database_url, id))["attempts"])
+        day_later = "UPDATE deliveries SET next_attempt_at = now(), put_back_since = put_back_since - interval '13 hours'"
+        await rows.run(database_url, day_later)
+    assert steps == [Step.PUT_BACK, Step.PUT_BACK, Step.RETRYING, Step.PUT_BACK]
+    assert counts == [0, 0, 1, 1]
+    [line] = await rows.history(database_url, id)
+    assert (line["category"], line["code"], line["status"]) == ("transient", "refresh_timeout", None)
 
 
 async def test_a_rejected_chunk_is_two_new_deliveries_and_counts_no_records_any_more(

@@ -14,7 +14,7 @@ from app.deliveries.answer import KeptAnswer
 from app.deliveries.delivery import response_place
 from app.deliveries.sending import Outcome
 from app.sandbox.server import Sandbox
-from tests.broker import Broker
+from tests.broker import Broker, bring
 from tests.deliveries import rows
 from tests.deliveries.conftest import Put
 from tests.deliveries.upstream import RecordsApi
@@ -189,10 +189,32 @@ async def test_what_an_open_breaker_holds_back_counts_as_no_attempt(
     await broker.services.sender.send_due()
     assert api.requests == []
     found = [await rows.row(database_url, id) for id in held]
-    assert {(each["status"], each["attempts"], each["code"]) for each in found} == {("queued", 0, None)}
+    assert {(each["status"], each["attempts"]) for each in found} == {("queued", 0)}
+    assert {each["code"] for each in found} == {"breaker_open", None}  # None: was not even claimed
     await rows.run(database_url, "UPDATE deliveries SET next_attempt_at = now() WHERE status = 'queued'")
     assert (await broker.services.sender.send_due()).claimed == 0  # until the breaker probes
     assert await rows.history(database_url, held[0]) == []
+
+
+async def test_a_token_endpoint_with_odd_answers_is_asked_for_all_at_once_and_each_says_why_it_waits(
+    broker: Broker, api: RecordsApi, sandbox: Sandbox, put: Put, database_url: str
+) -> None:
+    await broker.put("records/bob", bring(sandbox.grant("bob")))
+    odd = {"endpoint": "token", "times": -1, "kind": "status", "status": 400, "body": {"error": "odd_thing"}}
+    sandbox.control(faults=[odd])
+    for _ in range(80):
+        await put(user="bob")
+    while (await broker.services.sender.send_due()).claimed:
+        pass
+    assert api.requests == []
+    async with database(database_url) as connection:
+        asked = await connection.fetchval("SELECT count(*) FROM refresh_attempts")
+        assert 0 < asked <= 6  # one refresh tries three times
+        told = await connection.fetch(
+            "SELECT DISTINCT category, code, next_attempt_at >= updated_at + interval '50 seconds' FROM deliveries"
+        )
+        assert [tuple(each) for each in told] == [("token_expired", "odd_thing", True)]
+        assert await connection.fetchval("SELECT sum(attempts) FROM deliveries") > 0
 
 
 async def test_one_provider_that_hangs_leaves_half_of_the_places_to_the_others(
