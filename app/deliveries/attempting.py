@@ -38,7 +38,8 @@ _RESTING_MOST = 10_000
 
 
 class Attempts:
-    """Makes attempts. `longest`: seconds that one may take, so that its claim is not stuck before it ends."""
+    """Makes attempts. `longest`: seconds that one may take, so that its claim is not stuck before it ends: half for a token,
+    half for the answer's head (`within`) and then its body (`body_within`), without which the head stands all the same."""
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class Attempts:
         *,
         longest: float,
         within: float,
+        body_within: float,
     ) -> None:
         self._vault = vault
         self._refresher = refresher
@@ -58,6 +60,7 @@ class Attempts:
         self._clock = clock
         self._longest = longest
         self._within = within
+        self._body_within = body_within
         self._resting: Bounded[GrantKey, tuple[Verdict, float]] = Bounded(_RESTING_MOST)
 
     async def make(self, claimed: Claimed) -> Ending:
@@ -84,7 +87,9 @@ class Attempts:
             return refused, None
         try:
             async with asyncio.timeout(self._longest / 2):
-                answer = await self._gateway.whole(self._call(claimed, content), most=_MOST_BYTES)
+                answer = await self._gateway.whole(
+                    self._call(claimed, content), most=_MOST_BYTES, seconds=self._body_within
+                )
         except BrokerError as error:
             return of_error(error, claimed.method), None
         except TimeoutError:
@@ -158,8 +163,9 @@ class Attempts:
 
 def _headers(claimed: Claimed, content: Content) -> Iterator[tuple[str, str]]:
     """The caller's, but for a key of its own: that one is this delivery's, whatever its body was made of."""
-    names = {name.lower() for name, _ in content.headers}
-    if "content-type" not in names and (content.body is not None or content.records is not None):
-        yield "Content-Type", "application/json"
-    yield "Idempotency-Key", str(claimed.id)
-    yield from ((name, value) for name, value in content.headers if name.lower() != _KEY)
+    given = [(name.lower(), value) for name, value in content.headers]
+    has_body = content.body is not None or content.records is not None
+    if has_body and "content-type" not in dict(given):
+        yield "content-type", "application/json"
+    yield _KEY, str(claimed.id)
+    yield from ((name, value) for name, value in given if name != _KEY)

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from app.deliveries.answer import KeptAnswer
 from app.deliveries.delivery import response_place
@@ -152,6 +153,47 @@ async def test_a_connection_that_breaks_after_the_request_leaves_an_unknown_outc
     await rows.run(database_url, "UPDATE deliveries SET next_attempt_at = now()")
     assert (await broker.services.sender.send_due()).delivered == 2
     assert api.applied == {1: 1, 2: 1}
+
+
+@pytest.mark.parametrize(
+    ("status", "ended", "category"),
+    [(200, "delivered", None), (422, "dead", "validation"), (403, "dead", "permanent")],
+)
+@pytest.mark.parametrize("breaks", [True, False])
+async def test_once_the_head_is_there_its_status_stands_whatever_becomes_of_the_body(
+    broker: Broker,
+    api: RecordsApi,
+    put: Put,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    ended: str,
+    category: str | None,
+    breaks: bool,
+) -> None:
+    over = asyncio.Event()
+
+    async def begun(request: web.BaseRequest, _body: bytes) -> web.StreamResponse:
+        response = web.StreamResponse(status=status, headers={"Content-Length": "1000"})
+        response.content_type = "application/json"
+        await response.prepare(request)
+        await response.write(b'{"taken')
+        if breaks:
+            assert request.transport is not None
+            request.transport.close()
+        else:
+            await over.wait()
+        return response
+
+    monkeypatch.setattr(api, "_served", begun)
+    id = await put()
+    await broker.services.sender.send_due()
+    over.set()
+    row = await rows.row(database_url, id)
+    assert (row["status"], row["category"], row["last_status"]) == (ended, category, status)
+    kept = KeptAnswer.from_text(broker.services.vault.open(row["sealed_response"], response_place(id)))
+    assert kept.is_cut
+    assert breaks or kept.body == '{"taken'
 
 
 async def test_without_a_grant_it_is_dead_and_nothing_is_sent(
