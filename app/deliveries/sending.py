@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from app.clock import Clock
 from app.db import Database
 from app.deliveries import claim_store
 from app.deliveries.attempting import Attempts
-from app.deliveries.category import BREAKER_OPEN, Step
+from app.deliveries.category import BREAKER_OPEN, Step, Verdict
 from app.deliveries.claim_store import Taken
-from app.deliveries.claimed import Claimed
+from app.deliveries.claimed import Claimed, ending
 from app.deliveries.endings import Endings
 from app.drain import Drain
+from app.errors import Category
 from app.outages import DatabaseUnavailable
 from app.telemetry import DELIVERIES_SENDING, DELIVERY_WAIT_SECONDS, logger
 
@@ -32,6 +33,7 @@ _GATHER_SECONDS = 0.005  # what ends at almost the same time is followed by one 
 _PASSED_SECONDS = 0.02  # a batch is held by another for about a transaction
 _RELEASED_AT_ONCE = 100
 _DUE_SECONDS = 25.0
+_LEAVING = Verdict(Category.TRANSIENT, "replica_leaving", was_tried=False)
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,12 @@ class Sender:
 
     async def land(self) -> int:
         """Waits for what is being sent while the drain lasts; how many are left, which others release as stuck."""
-        under_way = {*self._running, *([] if self._working is None else [self._working])}
-        if not under_way:
-            return 0
-        await asyncio.wait(under_way, timeout=self._drain.remaining_seconds())
+        until = self._clock.monotonic() + self._drain.remaining_seconds()
+        while under_way := {*self._running, *([] if self._working is None else [self._working])}:
+            left = until - self._clock.monotonic()
+            if left <= 0:
+                break
+            await asyncio.wait(under_way, timeout=left)
         return len(self._running)
 
     async def _work(self) -> None:
@@ -153,6 +157,10 @@ class Sender:
             each=min(most, half),
             rooms={**rooms, **dict.fromkeys(self._resting, 0)},
         )
+        if self._drain.begun:  # while PostgreSQL was asked
+            for claimed in taken.claimed:
+                await self._endings.end(claimed, replace(ending(claimed, _LEAVING), after=0.0))
+            return Taken([], taken.passed)
         for claimed in taken.claimed:
             self._begin(claimed)
         return taken

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from app.deliveries import claim_store
 from app.deliveries.answer import KeptAnswer
 from app.deliveries.delivery import response_place
 from app.deliveries.sending import Outcome
@@ -388,6 +389,29 @@ async def test_a_replica_that_leaves_ends_what_it_sends_and_takes_no_more(
     assert await landing == 0
     statuses = [each["status"] for each in await rows.rows_of(database_url, batch_id)]
     assert statuses == ["delivered"] * 2 + ["queued"] * 8
+
+
+async def test_what_is_claimed_while_the_replica_begins_to_leave_is_put_back_at_once(
+    broker: Broker, api: RecordsApi, put_batch: Put, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = claim_store.claim
+
+    async def answered_late(*given: Any, **named: Any) -> claim_store.Taken:
+        taken = await claim(*given, **named)
+        broker.services.drain.begin()
+        return taken
+
+    monkeypatch.setattr(claim_store, "claim", answered_late)
+    batch_id = await put_batch(records(10), per_request=1, concurrency=2)
+    broker.services.sender.wake()
+    assert await broker.services.sender.land() == 0
+    assert api.requests == []
+    found = await rows.rows_of(database_url, batch_id)
+    assert {(each["status"], each["attempts"]) for each in found} == {("queued", 0)}
+    async with database(database_url) as connection:
+        due = "SELECT count(*) FROM deliveries WHERE next_attempt_at <= clock_timestamp()"
+        assert await connection.fetchval(due) == 2
+        assert await connection.fetchval("SELECT sending FROM delivery_batches") == 0
 
 
 async def test_what_does_not_open_is_dead(
