@@ -11,10 +11,11 @@ Whoever holds a delivery's row here waits for nobody, and everybody else locks t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 from sqlalchemy import (
@@ -29,6 +30,7 @@ from sqlalchemy import (
     Select,
     Text,
     Uuid,
+    all_,
     any_,
     false,
     func,
@@ -209,15 +211,22 @@ async def claim(
 
 _STUCK = Prepared(
     select(*_columns())
-    .where(_SENDING, deliveries.c.sending_since < began() - given("after", Interval()))
+    .where(
+        _SENDING,
+        deliveries.c.sending_since < began() - given("after", Interval()),
+        deliveries.c.id != all_(given("passed_over", ARRAY(Uuid))),
+    )
     .order_by(deliveries.c.sending_since)
     .limit(given("most", BigInteger()))
 )
 
 
-async def stuck(statements: Statements, *, after: timedelta, limit: int) -> list[Claimed]:
-    """Some that are being sent for longer than that. Nothing is taken."""
-    return [_of(row) for row in await statements.all(_STUCK, after=after, most=limit)]
+async def stuck(
+    statements: Statements, *, after: timedelta, limit: int, passed_over: Sequence[UUID] = ()
+) -> list[Claimed]:
+    """Some that are being sent for longer than that, the longest first, without these. Nothing is taken."""
+    found = await statements.all(_STUCK, after=after, most=limit, passed_over=list(passed_over))
+    return [_of(row) for row in found]
 
 
 def _of(row: asyncpg.Record) -> Claimed:

@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from uuid import UUID
 
 from app.clock import Clock
 from app.db import Database
@@ -32,6 +33,7 @@ _LOOK_SECONDS = 1.0
 _GATHER_SECONDS = 0.005  # what ends at almost the same time is followed by one claim
 _PASSED_SECONDS = 0.02  # a batch is held by another for about a transaction
 _RELEASED_AT_ONCE = 100
+_RELEASE_SECONDS = 60.0
 _DUE_SECONDS = 25.0
 _LEAVING = Verdict(Category.TRANSIENT, "replica_leaving", was_tried=False)
 
@@ -99,20 +101,35 @@ class Sender:
         counts = self._counts - before
         return Outcome(counts["claimed"], counts[Step.DELIVERED], counts[Step.DEAD])
 
-    async def release_stuck(self) -> int:
-        """Ends claims that are older than one may become, whoever held them; how many. Raises DatabaseUnavailable."""
-        released = 0
-        while not self._drain.begun:
+    async def release_stuck(self, *, within: float = _RELEASE_SECONDS) -> int:
+        """Ends claims that are older than one may become, whoever held them; how many. One that fails keeps nobody from the
+        next; after so many seconds no further one is begun. Raises DatabaseUnavailable."""
+        until = self._clock.monotonic() + within
+        released, failed, found = 0, list[UUID](), _RELEASED_AT_ONCE
+        while found == _RELEASED_AT_ONCE and not self._is_over(until):
             stuck = await claim_store.stuck(
-                self._db.statements, after=self._stuck_after, limit=_RELEASED_AT_ONCE
+                self._db.statements,
+                after=self._stuck_after,
+                limit=_RELEASED_AT_ONCE,
+                passed_over=failed,
             )
+            found = len(stuck)
             for claimed in stuck:
-                released += await self._endings.release(claimed) is not None
-            if len(stuck) < _RELEASED_AT_ONCE:
-                break
+                if self._is_over(until):
+                    break
+                try:
+                    released += await self._endings.release(claimed) is not None
+                except DatabaseUnavailable:
+                    raise
+                except Exception:
+                    log.exception("delivery.not_released", delivery_id=str(claimed.id))
+                    failed.append(claimed.id)
         if released:
             self.wake()
         return released
+
+    def _is_over(self, until: float) -> bool:
+        return self._drain.begun or self._clock.monotonic() >= until
 
     async def land(self) -> int:
         """Waits for what is being sent while the drain lasts; how many are left, which others release as stuck."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from app.deliveries import claim_store
+from app.deliveries import claim_store, sending
 from app.deliveries.answer import KeptAnswer
 from app.deliveries.delivery import response_place
 from app.deliveries.sending import Outcome
@@ -412,6 +412,23 @@ async def test_what_is_claimed_while_the_replica_begins_to_leave_is_put_back_at_
         due = "SELECT count(*) FROM deliveries WHERE next_attempt_at <= clock_timestamp()"
         assert await connection.fetchval(due) == 2
         assert await connection.fetchval("SELECT sending FROM delivery_batches") == 0
+
+
+async def test_one_that_cannot_be_released_keeps_nobody_from_the_next_while_there_is_time(
+    broker: Broker, put: Put, put_batch: Put, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "_RELEASED_AT_ONCE", 1)
+    sender = broker.services.sender
+    await put_batch(records(1))
+    others = [await put() for _ in range(3)]
+    await claim_store.claim(sender._db.statements, replica="gone", most=9, each=9, rooms={})
+    long_ago = "UPDATE deliveries SET sending_since = now() - interval '1 hour' - interval '1 s' * (batch_id IS NOT NULL)::int"
+    await rows.run(database_url, long_ago)
+    await rows.run(database_url, "UPDATE delivery_batches SET sending = 0")  # it has no place to give back
+    assert await sender.release_stuck(within=0) == 0
+    assert await sender.release_stuck() == 3
+    for id in others:
+        assert len(await rows.history(database_url, id)) == 1
 
 
 async def test_what_does_not_open_is_dead(
