@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     proxy_cache_bytes: int = Field(default=32 * 1024 * 1024, ge=0, le=4 * 1024**3)  # 0: none
     calendar_sync_seconds: int = Field(default=900, ge=60, le=86400)
     delivery_concurrency: int = Field(default=16, ge=1, le=256)
-    delivery_stuck_seconds: Seconds = 300
+    delivery_stuck_seconds: float = Field(default=300, ge=1, le=86400)
     delivery_kept_days: int = Field(default=30, ge=1, le=3650)
     proxy_max_bytes: int = Field(default=256 * 1024 * 1024, ge=64 * 1024, le=1 << 40)
     audit_disclosures: Literal["aggregate", "strict"] = "aggregate"

@@ -18,6 +18,7 @@ from app.deliveries.sending import Sender
 from app.deliveries.sweeping import Sweeper
 from app.gateway.cached import CachedGateway
 from app.gateway.call import DEFAULT_WITHIN_SECONDS
+from app.gateway.gateway import BODY_SECONDS
 from app.grants.known import KnownGrants
 from app.grants.refresh import Refresher
 from app.ground import Ground
@@ -51,7 +52,8 @@ def wired_deliveries(
     endings = Endings(on.db, on.clock)
     attempts = Attempts(
         on.vault, refresher, gateway, endings, on.clock,
-        longest=longest, within=min(DEFAULT_WITHIN_SECONDS, longest / 2),
+        longest=longest, within=min(DEFAULT_WITHIN_SECONDS, longest * 0.3),
+        body_within=min(BODY_SECONDS, longest / 8),
     )  # fmt: skip
     sender = Sender(
         on.db, attempts, endings, on.drain, on.clock,

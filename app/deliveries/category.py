@@ -4,14 +4,14 @@ answer or error -> Verdict -> next_step -> delivered
                                            retrying, `delay` seconds later
                                            split: two halves go on in its place
                                            dead
-                                           put_back: nothing was tried, so nothing is counted
+                                           put_back: nothing was tried, so nothing is counted; for a day at most
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from app.errors import (
@@ -21,6 +21,7 @@ from app.errors import (
     InsufficientScope,
     InvalidRequest,
     Overloaded,
+    ProviderError,
     ProviderRejectedClient,
     RateLimited,
     ReconnectRequired,
@@ -47,7 +48,10 @@ _RETRIED = {
 }
 _NOBODY_THERE = (GrantNotFound, UnknownProvider, InsufficientScope, InvalidRequest, ValidationFailed)
 _NOT_NOW = (RateLimited, Overloaded, RefreshTimeout)
+_NOTHING_SENT = {Category.TRANSIENT, Category.NETWORK, Category.RATE_LIMIT}
 _PUT_BACK_SECONDS = 5.0
+_PUT_BACK_LATER_SECONDS = 300.0  # at most, the longer it lasts
+MOST_PUT_BACK_SECONDS = 86400.0  # then it counts as an attempt
 _MOST_SECONDS = 86400.0
 
 
@@ -121,8 +125,12 @@ def of_token_error(error: BrokerError) -> Verdict:
     """There is no token to send it with, so that it was not sent."""
     if isinstance(error, _NOBODY_THERE):
         return Verdict(Category.PERMANENT, error.code)
-    if isinstance(error, (ReconnectRequired, ProviderRejectedClient)):  # until somebody has seen to it
+    # Until somebody has seen to it: the grant is dead, or the token endpoint has an answer that is of no use.
+    if isinstance(error, (ReconnectRequired, ProviderRejectedClient)):
         return Verdict(Category.TOKEN_EXPIRED, error.code)
+    if isinstance(error, ProviderError):
+        code = error.provider_code or error.code
+        return Verdict(Category.TOKEN_EXPIRED, code, retry_after=error.retry_after)
     return _not_tried(error)
 
 
@@ -151,7 +159,13 @@ def lost(method: str, *, code: str) -> Verdict:
 
 def _not_tried(error: BrokerError) -> Verdict:
     code = getattr(error, "provider_code", None) or error.code
-    return Verdict(error.category, code, retry_after=error.retry_after, was_tried=False)
+    category = error.category if error.category in _NOTHING_SENT else Category.TRANSIENT
+    return Verdict(category, code, retry_after=error.retry_after, was_tried=False)
+
+
+def counted(verdict: Verdict) -> Verdict:
+    """As an attempt, although it was none: it has lasted too long."""
+    return replace(verdict, was_tried=True)
 
 
 def next_step(
@@ -178,11 +192,14 @@ def next_step(
     return Step.DEAD
 
 
-def delay(verdict: Verdict, *, attempts: int) -> float:
-    """Seconds until the next attempt, after so many: never less than the provider asked for, a day at most."""
+def delay(verdict: Verdict, *, attempts: int, put_back_for: float = 0.0) -> float:
+    """Seconds until the next attempt, after so many: never less than the provider asked for, a day at most. `put_back_for`:
+    seconds since it was claimed first without being tried."""
     asked = min(verdict.retry_after or 0.0, _MOST_SECONDS)
     if not verdict.was_tried:
-        return random.uniform(1.0, 1.25) * (asked or _PUT_BACK_SECONDS)
+        says_when = verdict.code == BREAKER_OPEN or verdict.category is Category.RATE_LIMIT
+        lasts = 0.0 if says_when else min(put_back_for / 2, _PUT_BACK_LATER_SECONDS)
+        return random.uniform(1.0, 1.25) * max(asked or _PUT_BACK_SECONDS, lasts)
     if verdict.category is Category.RATE_LIMIT and asked:
         return asked * random.uniform(1.0, 1.25)
     assert verdict.category is not None

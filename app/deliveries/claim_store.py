@@ -11,10 +11,11 @@ Whoever holds a delivery's row here waits for nobody, and everybody else locks t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 from sqlalchemy import (
@@ -29,6 +30,7 @@ from sqlalchemy import (
     Select,
     Text,
     Uuid,
+    all_,
     any_,
     case,
     false,
@@ -54,7 +56,7 @@ _SENDING = deliveries.c.status == literal(DeliveryStatus.SENDING.value, literal_
 _OWN = (
     "id", "claim_id", "replica", "sending_since", "consumer_id", "consumer", "batch_id", "first_record", "records",
     "provider", "user_id", "account", "grant_id", "method", "path", "sealed_request", "retry_on", "attempts",
-    "max_attempts", "unknowns",
+    "max_attempts", "unknowns", "put_back_since",
 )  # fmt: skip
 
 
@@ -181,10 +183,12 @@ def _claimed() -> Prepared:
         .cte("waiting")
     )
     more = select(func.count()).where(placed.c.batch_id == delivery_batches.c.id, has_place)
+    # By the locked row as well: constraints see the sum before the row is read as it is now.
+    sending = select(delivery_batches.c.concurrency - held.c.free).where(held.c.id == delivery_batches.c.id)
     counted = (
         update(delivery_batches)
         .where(delivery_batches.c.id == any_(array_of(select(placed.c.batch_id).where(has_place))))
-        .values(sending=delivery_batches.c.sending + more.scalar_subquery())
+        .values(sending=sending.scalar_subquery() + more.scalar_subquery())
         .cte("counted")
     )
     wrap = select(delivery_batches.c.wrap).where(delivery_batches.c.id == taken.c.batch_id)
@@ -214,15 +218,22 @@ async def claim(
 
 _STUCK = Prepared(
     select(*_columns())
-    .where(_SENDING, deliveries.c.sending_since < began() - given("after", Interval()))
+    .where(
+        _SENDING,
+        deliveries.c.sending_since < began() - given("after", Interval()),
+        deliveries.c.id != all_(given("passed_over", ARRAY(Uuid))),
+    )
     .order_by(deliveries.c.sending_since)
     .limit(given("most", BigInteger()))
 )
 
 
-async def stuck(statements: Statements, *, after: timedelta, limit: int) -> list[Claimed]:
-    """Some that are being sent for longer than that. Nothing is taken."""
-    return [_of(row) for row in await statements.all(_STUCK, after=after, most=limit)]
+async def stuck(
+    statements: Statements, *, after: timedelta, limit: int, passed_over: Sequence[UUID] = ()
+) -> list[Claimed]:
+    """Some that are being sent for longer than that, the longest first, without these. Nothing is taken."""
+    found = await statements.all(_STUCK, after=after, most=limit, passed_over=list(passed_over))
+    return [_of(row) for row in found]
 
 
 def _of(row: asyncpg.Record) -> Claimed:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from app.deliveries.category import Step, Verdict, delay, next_step
+from app.deliveries.category import MOST_PUT_BACK_SECONDS, Step, Verdict, counted, delay, next_step
 from app.deliveries.split import Half
 from app.errors import Category
 from app.grants.grant import GrantKey
@@ -15,7 +15,8 @@ from app.grants.grant import GrantKey
 
 @dataclass(frozen=True)
 class Claimed:
-    """`due_at` None: it was claimed by another, whose claim is over. `wrap`: its batch's."""
+    """`due_at` None: it was claimed by another, whose claim is over. `put_back_since`: it was claimed and not tried, ever since.
+    `wrap`: its batch's."""
 
     id: UUID
     claim_id: UUID
@@ -35,6 +36,7 @@ class Claimed:
     attempts: int
     max_attempts: int
     unknowns: int
+    put_back_since: datetime | None = None
     wrap: str | None = None
     due_at: datetime | None = None
 
@@ -61,6 +63,11 @@ def ending(
     sealed_response: bytes | None = None,
 ) -> Ending:
     """Without halves, which are for who can open its content to make."""
+    put_back_for = 0.0
+    if claimed.put_back_since is not None:
+        put_back_for = (claimed.sending_since - claimed.put_back_since).total_seconds()
+    if put_back_for >= MOST_PUT_BACK_SECONDS:  # nothing waits for ever without being counted
+        verdict = counted(verdict)
     attempts = claimed.attempts + verdict.was_tried
     unknowns = claimed.unknowns + (verdict.was_tried and verdict.category is Category.UNKNOWN)
     step = next_step(
@@ -71,5 +78,9 @@ def ending(
         retry_on=claimed.retry_on,
         records=claimed.records,
     )
-    after = delay(verdict, attempts=attempts) if step in (Step.RETRYING, Step.PUT_BACK) else None
+    after = (
+        delay(verdict, attempts=attempts, put_back_for=put_back_for)
+        if step in (Step.RETRYING, Step.PUT_BACK)
+        else None
+    )
     return Ending(step, verdict, attempts, unknowns, after, milliseconds, sealed_response)

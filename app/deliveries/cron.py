@@ -14,6 +14,7 @@ from app.telemetry import security_event
 
 CALLS_A_MINUTE = 5
 _WITHIN_SECONDS = 25.0  # what schedulers wait for at least
+_RELEASE_SECONDS = 10.0  # of these
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Cron:
         if self._drain.begun:
             raise Overloaded("This replica is leaving. Try again shortly.", retry_after=2)
         until = self._clock.monotonic() + _WITHIN_SECONDS
-        released = await self._sender.release_stuck()
+        released = await self._sender.release_stuck(within=_RELEASE_SECONDS)
         claimed = delivered = dead = 0
         while not self._drain.begun and (left := until - self._clock.monotonic()) > 0:
             outcome = await self._sender.send_due(within=left)

@@ -25,7 +25,8 @@ _WHOLE = _D.records > 0  # a rejected one whose halves are on their way has none
 _AGAIN: dict[str, Any] = {
     "status": DeliveryStatus.QUEUED,
     "max_attempts": _D.attempts + DEFAULT_ATTEMPTS,
-    "unknowns": 0,
+    "unknowns": func.least(_D.unknowns, 1),  # it may have arrived still, and is tried twice more where it may
+    "put_back_since": None,
     "ended_at": None,
     "updated_at": func.clock_timestamp(),
 }

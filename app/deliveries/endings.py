@@ -98,7 +98,7 @@ async def _ended(tx: Tx, claimed: Claimed, planned: Ending) -> Step:
 
 async def _written(tx: Tx, claimed: Claimed, planned: Ending) -> None:
     if planned.step is Step.PUT_BACK:
-        await store.put_back(tx, claimed, after=planned.after or 0.0)
+        await store.put_back(tx, claimed, planned.verdict, after=planned.after or 0.0)
         return
     if planned.step is Step.CANCELLED and not planned.verdict.was_tried:
         await store.cancel(tx, claimed)

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from uuid import UUID
 
 from app.clock import Clock
 from app.db import Database
 from app.deliveries import claim_store
 from app.deliveries.attempting import Attempts
-from app.deliveries.category import BREAKER_OPEN, Step
+from app.deliveries.category import BREAKER_OPEN, Step, Verdict
 from app.deliveries.claim_store import Taken
-from app.deliveries.claimed import Claimed
+from app.deliveries.claimed import Claimed, ending
 from app.deliveries.endings import Endings
 from app.drain import Drain
+from app.errors import Category
 from app.outages import DatabaseUnavailable
 from app.telemetry import DELIVERIES_SENDING, DELIVERY_WAIT_SECONDS, logger
 
@@ -31,7 +33,9 @@ _LOOK_SECONDS = 1.0
 _GATHER_SECONDS = 0.005  # what ends at almost the same time is followed by one claim
 _PASSED_SECONDS = 0.02  # a batch is held by another for about a transaction
 _RELEASED_AT_ONCE = 100
+_RELEASE_SECONDS = 60.0
 _DUE_SECONDS = 25.0
+_LEAVING = Verdict(Category.TRANSIENT, "replica_leaving", was_tried=False)
 
 
 @dataclass(frozen=True)
@@ -97,27 +101,44 @@ class Sender:
         counts = self._counts - before
         return Outcome(counts["claimed"], counts[Step.DELIVERED], counts[Step.DEAD])
 
-    async def release_stuck(self) -> int:
-        """Ends claims that are older than one may become, whoever held them; how many. Raises DatabaseUnavailable."""
-        released = 0
-        while not self._drain.begun:
+    async def release_stuck(self, *, within: float = _RELEASE_SECONDS) -> int:
+        """Ends claims that are older than one may become, whoever held them; how many. One that fails keeps nobody from the
+        next; after so many seconds no further one is begun. Raises DatabaseUnavailable."""
+        until = self._clock.monotonic() + within
+        released, failed, found = 0, list[UUID](), _RELEASED_AT_ONCE
+        while found == _RELEASED_AT_ONCE and not self._is_over(until):
             stuck = await claim_store.stuck(
-                self._db.statements, after=self._stuck_after, limit=_RELEASED_AT_ONCE
+                self._db.statements,
+                after=self._stuck_after,
+                limit=_RELEASED_AT_ONCE,
+                passed_over=failed,
             )
+            found = len(stuck)
             for claimed in stuck:
-                released += await self._endings.release(claimed) is not None
-            if len(stuck) < _RELEASED_AT_ONCE:
-                break
+                if self._is_over(until):
+                    break
+                try:
+                    released += await self._endings.release(claimed) is not None
+                except DatabaseUnavailable:
+                    raise
+                except Exception:
+                    log.exception("delivery.not_released", delivery_id=str(claimed.id))
+                    failed.append(claimed.id)
         if released:
             self.wake()
         return released
 
+    def _is_over(self, until: float) -> bool:
+        return self._drain.begun or self._clock.monotonic() >= until
+
     async def land(self) -> int:
         """Waits for what is being sent while the drain lasts; how many are left, which others release as stuck."""
-        under_way = {*self._running, *([] if self._working is None else [self._working])}
-        if not under_way:
-            return 0
-        await asyncio.wait(under_way, timeout=self._drain.remaining_seconds())
+        until = self._clock.monotonic() + self._drain.remaining_seconds()
+        while under_way := {*self._running, *([] if self._working is None else [self._working])}:
+            left = until - self._clock.monotonic()
+            if left <= 0:
+                break
+            await asyncio.wait(under_way, timeout=left)
         return len(self._running)
 
     async def _work(self) -> None:
@@ -153,6 +174,10 @@ class Sender:
             each=min(most, half),
             rooms={**rooms, **dict.fromkeys(self._resting, 0)},
         )
+        if self._drain.begun:  # while PostgreSQL was asked
+            for claimed in taken.claimed:
+                await self._endings.end(claimed, replace(ending(claimed, _LEAVING), after=0.0))
+            return Taken([], taken.passed)
         for claimed in taken.claimed:
             self._begin(claimed)
         return taken

@@ -52,6 +52,7 @@ async def end(tx: Tx, claimed: Claimed, ending: Ending) -> None:
         .values(
             status=_STATUS[ending.step],
             attempts=ending.attempts,
+            put_back_since=None,
             unknowns=ending.unknowns,
             category=None if trouble is None else trouble.category,
             code=SPLIT if ending.step is Step.SPLIT else None if trouble is None else trouble.code,
@@ -74,12 +75,15 @@ async def end(tx: Tx, claimed: Claimed, ending: Ending) -> None:
         raise ClaimLost
 
 
-async def put_back(tx: Tx, claimed: Claimed, *, after: float) -> None:
-    """Due again so many seconds later, as if nobody had taken it. Raises ClaimLost."""
+async def put_back(tx: Tx, claimed: Claimed, verdict: Verdict, *, after: float) -> None:
+    """Due again so many seconds later, as if nobody had taken it, but that it says why. Raises ClaimLost."""
     has_begun = deliveries.c.attempts > 0
     query = _held(claimed).values(
         status=case((has_begun, DeliveryStatus.RETRYING), else_=DeliveryStatus.QUEUED),
         next_attempt_at=_in(after),
+        put_back_since=func.coalesce(deliveries.c.put_back_since, clock()),
+        category=verdict.category,
+        code=verdict.code,
         updated_at=clock(),
         **_NO_CLAIM,
     )

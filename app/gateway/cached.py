@@ -24,7 +24,7 @@ from app.gateway.call import Answer, Call
 from app.gateway.counts import Outcome
 from app.gateway.directives import MOST_BODY_BYTES, Wish, is_unchanged, may_be_kept, streams, wish_of
 from app.gateway.flight import Flight, Flights, Landed, Rest, Whole
-from app.gateway.gateway import Gateway, Reply, in_one_piece
+from app.gateway.gateway import BODY_SECONDS, Gateway, Reply, in_one_piece
 from app.gateway.given import Given
 from app.gateway.kept import Kept
 from app.gateway.meant import Meant
@@ -64,10 +64,10 @@ class CachedGateway:
             self._answers.counts.add(call.key.provider, given.outcome)
             yield given
 
-    async def whole(self, call: Call, *, most: int) -> Answer:
-        """The answer with at most `most` bytes of its body, without a content coding that we know."""
+    async def whole(self, call: Call, *, most: int, seconds: float = BODY_SECONDS) -> Answer:
+        """The answer with at most `most` bytes of its body, in so many seconds from its head on."""
         async with self.open(call) as given:
-            return await in_one_piece(given, most=most)
+            return await in_one_piece(given, most=most, seconds=seconds)
 
     async def asked(self, call: Call, wish: Wish) -> Asked | None:
         """The call as something that may be kept or shared; None where it may not."""

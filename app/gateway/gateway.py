@@ -6,13 +6,15 @@ answer = await gateway.whole(call, most=...)  as much of it as is wanted, in one
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 from app.apis.caller import ApiCaller, Opened
 from app.apis.manners import Manners, is_repeatable
+from app.errors import UpstreamError
 from app.gateway import headers, refusals
 from app.gateway.call import Answer, Call
 from app.gateway.target import base_of, url_below
@@ -21,6 +23,8 @@ from app.oauth.client import OAuthClients
 from app.oauth.wire import StreamRequest, expanded_up_to, is_expandable
 
 _LOOKED_AT = 64 * 1024  # bytes of a refusal, for what it says
+_LOOKED_SECONDS = 5.0
+BODY_SECONDS = 5.0  # from the head on, for who wants an answer in one piece
 
 
 class Readable(Protocol):
@@ -70,6 +74,11 @@ class Reply:
         while piece := await self.piece():
             yield piece
 
+    @property
+    def seen(self) -> bytes:
+        """What was read `ahead`."""
+        return b"".join(self._ahead)
+
     async def ahead(self, most: int) -> bytes:
         """Some of the body, with which it begins all the same: `most` bytes, or all there are."""
         seen = sum(map(len, self._ahead))
@@ -107,16 +116,16 @@ class Gateway:
         try:
             reply = Reply(opened)
             if reply.status == 403:
-                await _require_scope(reply, client.title)
+                await _require_scope(reply, client.title, min(_LOOKED_SECONDS, call.within / 4))
             yield reply
         finally:
             opened.exchange.close()
 
-    async def whole(self, call: Call, *, most: int) -> Answer:
-        """The answer with at most `most` bytes of its body, without a content coding that we know. Raises what `open`
-        raises, and UpstreamError where the body breaks off before that."""
+    async def whole(self, call: Call, *, most: int, seconds: float = BODY_SECONDS) -> Answer:
+        """The answer with at most `most` bytes of its body, without a content coding that we know. What has come once the head
+        is there stands: a body that breaks off, or takes longer than `seconds`, is cut. Raises what `open` raises."""
         async with self.open(call) as reply:
-            return await in_one_piece(reply, most=most)
+            return await in_one_piece(reply, most=most, seconds=seconds)
 
     def _manners(self, call: Call) -> Manners:
         attempts = self._caller.attempts if call.attempts is None else call.attempts
@@ -129,22 +138,34 @@ class Gateway:
         )
 
 
-async def in_one_piece(reply: Readable, *, most: int) -> Answer:
+async def in_one_piece(reply: Readable, *, most: int, seconds: float) -> Answer:
     """What `Gateway.whole` makes of an answer."""
-    body, coding = bytearray(), reply.header("content-encoding")
-    while len(body) <= most and (piece := await reply.piece()):
-        body += piece
+    body, coding, has_ended = bytearray(), reply.header("content-encoding"), False
+    with suppress(UpstreamError, TimeoutError):
+        async with asyncio.timeout(seconds):
+            while len(body) <= most and not has_ended:
+                piece = await reply.piece()
+                body += piece
+                has_ended = not piece
     text, is_all = expanded_up_to(bytes(body), coding, limit=most)
     changed = {"content-length", "content-encoding"} if is_expandable(coding) else {"content-length"}
     kept = tuple(pair for pair in reply.headers if pair[0] not in changed)
-    return Answer(reply.status, kept, text, reply.attempts, is_cut=len(body) > most or not is_all)
+    return Answer(reply.status, kept, text, reply.attempts, is_cut=not (has_ended and is_all))
 
 
-async def _require_scope(reply: Reply, title: str) -> None:
+async def _require_scope(reply: Reply, title: str, seconds: float) -> None:
     """Raises InsufficientScope, where the 403 says so."""
     challenge, body = reply.header("www-authenticate"), b""
     if "json" in reply.header("content-type"):
-        raw = await reply.ahead(_LOOKED_AT)
+        raw = await _beginning(reply, seconds)
         body, _ = expanded_up_to(raw, reply.header("content-encoding"), limit=_LOOKED_AT)
     if refusals.lacks_scope(challenge, body):
         raise refusals.insufficient_scope(reply.grant, title, challenge)
+
+
+async def _beginning(reply: Reply, seconds: float) -> bytes:
+    """As much of a refusal's body as comes at once: its status stands, whatever becomes of the rest."""
+    with suppress(UpstreamError, TimeoutError):
+        async with asyncio.timeout(seconds):
+            return await reply.ahead(_LOOKED_AT)
+    return reply.seen

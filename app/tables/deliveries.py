@@ -74,6 +74,7 @@ deliveries = Table(
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("max_attempts", Integer, nullable=False),
     Column("unknowns", Integer, nullable=False, server_default="0"),  # attempts whose outcome is not known
+    time_column("put_back_since"),  # claimed since then without being tried
     Column("category", Text),  # of the last attempt, where it failed
     Column("code", Text),  # `split`: rejected, and sent again as two halves, which have its records
     Column("last_status", Integer),

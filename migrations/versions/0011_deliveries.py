@@ -148,6 +148,7 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("max_attempts", sa.Integer(), nullable=False),
         sa.Column("unknowns", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("put_back_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("category", sa.Text(), nullable=True),
         sa.Column("code", sa.Text(), nullable=True),
         sa.Column("last_status", sa.Integer(), nullable=True),

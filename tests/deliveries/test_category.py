@@ -13,6 +13,7 @@ from app.errors import (
     Category,
     GrantNotFound,
     InsufficientScope,
+    ProviderError,
     ProviderRejectedClient,
     ProviderUnavailable,
     RateLimited,
@@ -95,6 +96,26 @@ def test_where_there_is_no_token_nothing_was_sent() -> None:
     assert not of_token_error(_unavailable(Sent.UNKNOWN)).was_tried
     refused = ProviderRejectedClient("no", provider="p", sent=Sent.ANSWERED)
     assert of_token_error(refused).category is Category.TOKEN_EXPIRED
+
+
+def test_an_answer_of_the_token_endpoint_that_is_of_no_use_counts_as_an_attempt() -> None:
+    odd = ProviderError("no", provider="p", sent=Sent.ANSWERED, provider_code="odd_thing")
+    verdict = of_token_error(odd)
+    assert (verdict.category, verdict.code, verdict.was_tried) == (Category.TOKEN_EXPIRED, "odd_thing", True)
+    assert delay(verdict, attempts=1) >= 60
+
+
+@pytest.mark.parametrize("category", Category)
+def test_what_was_not_sent_is_never_of_unknown_outcome(category: Category) -> None:
+    assert of_token_error(_unavailable(Sent.UNKNOWN, category=category)).category is not Category.UNKNOWN
+
+
+def test_the_longer_it_is_put_back_the_later_it_is_due_again_within_bounds() -> None:
+    held_back = Verdict(Category.TRANSIENT, "refresh_timeout", retry_after=1, was_tried=False)
+    longest = [max(delay(held_back, attempts=0, put_back_for=f) for _ in range(99)) for f in (0, 60, 1e6)]
+    assert longest[0] < 5 < longest[1] < 60 < longest[2] <= 375
+    paced = Verdict(Category.RATE_LIMIT, "rate_limited", retry_after=1, was_tried=False)
+    assert delay(paced, attempts=0, put_back_for=1e6) < 5  # it was told when
 
 
 def _next(category: Category | None, **more: Any) -> Step:

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import literal_column
 
 from app.clock import SystemClock
 from app.db import Database
@@ -107,6 +108,28 @@ async def test_of_a_batch_three_processes_never_send_more_than_it_may_and_as_man
     assert max(each["most"] for each in told) == 5
     async with database(database_url) as connection:
         assert await connection.fetchval("SELECT max(sending) FROM delivery_batches") == 0
+
+
+async def test_a_claim_that_began_before_another_of_its_batch_ended_takes_the_place_all_the_same(
+    db: Database, endings: Endings, database_url: str, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rows.put_batch(database_url, vault, [{"n": n} for n in range(4)], per_request=1, concurrency=1)
+    await due_again(database_url)
+    [first] = await take(db)
+    slow = "(SELECT statement_timestamp() FROM pg_advisory_xact_lock_shared(7))"
+    began = literal_column(slow, claim_store.began().type)
+    monkeypatch.setattr(claim_store, "began", lambda: began)
+    monkeypatch.setattr(claim_store, "_CLAIM", claim_store._claimed())
+    async with database(database_url) as holding:
+        await holding.execute("SELECT pg_advisory_lock(7)")
+        taking = asyncio.create_task(take(db, 8))
+        waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7 AND NOT granted"
+        while not await holding.fetchval(waits):
+            await asyncio.sleep(0.01)
+        await endings.end(first, ending(first, ARRIVED))
+        await holding.execute("SELECT pg_advisory_unlock(7)")
+        assert len(await taking) == 1
+        assert await holding.fetchval("SELECT sending FROM delivery_batches") == 1
 
 
 async def test_what_is_due_longest_is_taken_first_and_no_provider_beyond_its_room(
@@ -235,7 +258,7 @@ async def test_an_end_may_be_written_twice(
         assert await connection.fetchval("SELECT sending FROM delivery_batches") == 0
 
 
-async def test_what_was_put_back_is_as_it_was(
+async def test_what_was_put_back_is_as_it_was_and_says_why(
     db: Database, endings: Endings, database_url: str, vault: Vault
 ) -> None:
     await rows.put_batch(database_url, vault, [{"n": n} for n in range(3)], per_request=1, concurrency=1)
@@ -244,12 +267,31 @@ async def test_what_was_put_back_is_as_it_was(
     held_back = Verdict(Category.TRANSIENT, "breaker_open", retry_after=30, was_tried=False)
     assert await endings.end(claimed, ending(claimed, held_back)) is Step.PUT_BACK
     after = await rows.row(database_url, claimed.id)
-    assert (after["status"], after["attempts"], after["category"]) == ("queued", 0, None)
+    assert (after["status"], after["attempts"]) == ("queued", 0)
+    assert (after["category"], after["code"]) == ("transient", "breaker_open")
     assert (after["next_attempt_at"] - before["updated_at"]).total_seconds() >= 30
     assert await rows.history(database_url, claimed.id) == []
     assert await take(db, 9) == []  # it has kept its turn: nobody of its batch would fare better
     await due_again(database_url)
     assert [each.id for each in await take(db, 1)] == [claimed.id]
+
+
+async def test_what_is_put_back_for_a_day_counts_as_an_attempt(
+    db: Database, endings: Endings, database_url: str, vault: Vault
+) -> None:
+    id = await rows.put_one(database_url, vault)
+    held_back = Verdict(Category.TRANSIENT, "refresh_timeout", was_tried=False)
+    steps, counts = [], []
+    for _ in range(4):
+        [claimed] = await take(db)
+        steps.append(await endings.end(claimed, ending(claimed, held_back)))
+        counts.append((await rows.row(database_url, id))["attempts"])
+        day_later = "UPDATE deliveries SET next_attempt_at = now(), put_back_since = put_back_since - interval '13 hours'"
+        await rows.run(database_url, day_later)
+    assert steps == [Step.PUT_BACK, Step.PUT_BACK, Step.RETRYING, Step.PUT_BACK]
+    assert counts == [0, 0, 1, 1]
+    [line] = await rows.history(database_url, id)
+    assert (line["category"], line["code"], line["status"]) == ("transient", "refresh_timeout", None)
 
 
 async def test_a_rejected_chunk_is_two_new_deliveries_and_counts_no_records_any_more(

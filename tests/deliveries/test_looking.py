@@ -142,6 +142,20 @@ async def test_a_dead_delivery_is_sent_again_under_the_same_id(broker: Broker, a
     assert (await post(broker, f"/deliveries/{found['id']}/cancel")).status_code == 409
 
 
+async def test_what_may_have_arrived_may_have_arrived_after_a_replay_too(
+    broker: Broker, api: RecordsApi
+) -> None:
+    api.fault_of = lambda _key, number: "409" if number else "reset"
+    records = [{"n": number} for number in range(4)]
+    wanted = {"records": records, "records_per_request": 4, "max_attempts": 1}
+    batch = (await ask(broker, "/deliveries/batches", **wanted)).json()["id"]
+    await deliver(broker)
+    await post(broker, f"/deliveries/batches/{batch}/replay")
+    await deliver(broker)
+    [found] = (await get(broker, f"/deliveries?batch_id={batch}")).json()["items"]  # it is not halved
+    assert (found["status"], found["category"], found["last_status"]) == ("retrying", "unknown", 409)
+
+
 async def test_a_delivery_that_waits_may_be_cancelled_and_replayed(broker: Broker, api: RecordsApi) -> None:
     made = (await ask(broker, body=[{"n": 1}], not_before=_tomorrow(broker))).json()["id"]
     for _ in range(2):

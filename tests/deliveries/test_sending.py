@@ -9,12 +9,14 @@ from collections.abc import Collection
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from app.deliveries import claim_store, sending
 from app.deliveries.answer import KeptAnswer
 from app.deliveries.delivery import response_place
 from app.deliveries.sending import Outcome
 from app.sandbox.server import Sandbox
-from tests.broker import Broker
+from tests.broker import Broker, bring
 from tests.deliveries import rows
 from tests.deliveries.conftest import Put
 from tests.deliveries.upstream import RecordsApi
@@ -154,6 +156,47 @@ async def test_a_connection_that_breaks_after_the_request_leaves_an_unknown_outc
     assert api.applied == {1: 1, 2: 1}
 
 
+@pytest.mark.parametrize(
+    ("status", "ended", "category"),
+    [(200, "delivered", None), (422, "dead", "validation"), (403, "dead", "permanent")],
+)
+@pytest.mark.parametrize("breaks", [True, False])
+async def test_once_the_head_is_there_its_status_stands_whatever_becomes_of_the_body(
+    broker: Broker,
+    api: RecordsApi,
+    put: Put,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    ended: str,
+    category: str | None,
+    breaks: bool,
+) -> None:
+    over = asyncio.Event()
+
+    async def begun(request: web.BaseRequest, _body: bytes) -> web.StreamResponse:
+        response = web.StreamResponse(status=status, headers={"Content-Length": "1000"})
+        response.content_type = "application/json"
+        await response.prepare(request)
+        await response.write(b'{"taken')
+        if breaks:
+            assert request.transport is not None
+            request.transport.close()
+        else:
+            await over.wait()
+        return response
+
+    monkeypatch.setattr(api, "_served", begun)
+    id = await put()
+    await broker.services.sender.send_due()
+    over.set()
+    row = await rows.row(database_url, id)
+    assert (row["status"], row["category"], row["last_status"]) == (ended, category, status)
+    kept = KeptAnswer.from_text(broker.services.vault.open(row["sealed_response"], response_place(id)))
+    assert kept.is_cut
+    assert breaks or kept.body == '{"taken'
+
+
 async def test_without_a_grant_it_is_dead_and_nothing_is_sent(
     broker: Broker, api: RecordsApi, put: Put, database_url: str
 ) -> None:
@@ -189,10 +232,32 @@ async def test_what_an_open_breaker_holds_back_counts_as_no_attempt(
     await broker.services.sender.send_due()
     assert api.requests == []
     found = [await rows.row(database_url, id) for id in held]
-    assert {(each["status"], each["attempts"], each["code"]) for each in found} == {("queued", 0, None)}
+    assert {(each["status"], each["attempts"]) for each in found} == {("queued", 0)}
+    assert {each["code"] for each in found} == {"breaker_open", None}  # None: was not even claimed
     await rows.run(database_url, "UPDATE deliveries SET next_attempt_at = now() WHERE status = 'queued'")
     assert (await broker.services.sender.send_due()).claimed == 0  # until the breaker probes
     assert await rows.history(database_url, held[0]) == []
+
+
+async def test_a_token_endpoint_with_odd_answers_is_asked_for_all_at_once_and_each_says_why_it_waits(
+    broker: Broker, api: RecordsApi, sandbox: Sandbox, put: Put, database_url: str
+) -> None:
+    await broker.put("records/bob", bring(sandbox.grant("bob")))
+    odd = {"endpoint": "token", "times": -1, "kind": "status", "status": 400, "body": {"error": "odd_thing"}}
+    sandbox.control(faults=[odd])
+    for _ in range(80):
+        await put(user="bob")
+    while (await broker.services.sender.send_due()).claimed:
+        pass
+    assert api.requests == []
+    async with database(database_url) as connection:
+        asked = await connection.fetchval("SELECT count(*) FROM refresh_attempts")
+        assert 0 < asked <= 6  # one refresh tries three times
+        told = await connection.fetch(
+            "SELECT DISTINCT category, code, next_attempt_at >= updated_at + interval '50 seconds' FROM deliveries"
+        )
+        assert [tuple(each) for each in told] == [("token_expired", "odd_thing", True)]
+        assert await connection.fetchval("SELECT sum(attempts) FROM deliveries") > 0
 
 
 async def test_one_provider_that_hangs_leaves_half_of_the_places_to_the_others(
@@ -324,6 +389,46 @@ async def test_a_replica_that_leaves_ends_what_it_sends_and_takes_no_more(
     assert await landing == 0
     statuses = [each["status"] for each in await rows.rows_of(database_url, batch_id)]
     assert statuses == ["delivered"] * 2 + ["queued"] * 8
+
+
+async def test_what_is_claimed_while_the_replica_begins_to_leave_is_put_back_at_once(
+    broker: Broker, api: RecordsApi, put_batch: Put, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = claim_store.claim
+
+    async def answered_late(*given: Any, **named: Any) -> claim_store.Taken:
+        taken = await claim(*given, **named)
+        broker.services.drain.begin()
+        return taken
+
+    monkeypatch.setattr(claim_store, "claim", answered_late)
+    batch_id = await put_batch(records(10), per_request=1, concurrency=2)
+    broker.services.sender.wake()
+    assert await broker.services.sender.land() == 0
+    assert api.requests == []
+    found = await rows.rows_of(database_url, batch_id)
+    assert {(each["status"], each["attempts"]) for each in found} == {("queued", 0)}
+    async with database(database_url) as connection:
+        due = "SELECT count(*) FROM deliveries WHERE next_attempt_at <= clock_timestamp()"
+        assert await connection.fetchval(due) == 2
+        assert await connection.fetchval("SELECT sending FROM delivery_batches") == 0
+
+
+async def test_one_that_cannot_be_released_keeps_nobody_from_the_next_while_there_is_time(
+    broker: Broker, put: Put, put_batch: Put, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "_RELEASED_AT_ONCE", 1)
+    sender = broker.services.sender
+    await put_batch(records(1))
+    others = [await put() for _ in range(3)]
+    await claim_store.claim(sender._db.statements, replica="gone", most=9, each=9, rooms={})
+    long_ago = "UPDATE deliveries SET sending_since = now() - interval '1 hour' - interval '1 s' * (batch_id IS NOT NULL)::int"
+    await rows.run(database_url, long_ago)
+    await rows.run(database_url, "UPDATE delivery_batches SET sending = 0")  # it has no place to give back
+    assert await sender.release_stuck(within=0) == 0
+    assert await sender.release_stuck() == 3
+    for id in others:
+        assert len(await rows.history(database_url, id)) == 1
 
 
 async def test_what_does_not_open_is_dead(
