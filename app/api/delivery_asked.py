@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Header
-from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from app.api.deps import Moment, OpaqueName
-from app.api.verbatim import AnyJson, JsonText, JsonTexts, VerbatimBody
+from app.api.json_text import JsonText
+from app.api.verbatim import AnyJson, Records, VerbatimBody
 from app.deliveries.delivery import Content
 from app.deliveries.wanted import (
     DEFAULT_ATTEMPTS,
@@ -22,8 +23,6 @@ from app.deliveries.wanted import (
 )
 from app.errors import ValidationFailed
 from app.grants.grant import DEFAULT_ACCOUNT, GrantKey
-
-MAX_RECORDS = 100_000
 
 IdempotencyKey = Annotated[
     str | None,
@@ -124,14 +123,7 @@ class DeliveryBody(_Asked):
 class DeliveryBatchBody(_Asked):
     """Many records that have to arrive, some at a time."""
 
-    records: Annotated[
-        JsonTexts, WithJsonSchema({"type": "array", "items": {"description": "Any JSON."}})
-    ] = Field(
-        min_length=1,
-        max_length=MAX_RECORDS,
-        json_schema_extra={"minItems": 1, "maxItems": MAX_RECORDS},
-        description="Each is sent as it is written here.",
-    )
+    records: Records = Field(description="Each is sent as it is written here.")
     records_per_request: int = Field(
         ge=1, le=10_000, strict=True, description="How many go into one request; 1 MiB of it at most."
     )
@@ -153,7 +145,7 @@ class DeliveryBatchBody(_Asked):
             self.method,
             self.path,
             headers,
-            tuple(record.text for record in self.records),
+            self.records.texts,
             self.records_per_request,
             self.concurrency,
             self.wrap,

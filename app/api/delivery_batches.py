@@ -28,7 +28,7 @@ from app.api.delivery_answers import BatchDecision, DeliveryBatchAnswer, counts_
 from app.api.delivery_asked import DeliveryBatchBody, IdempotencyKey
 from app.api.problems import responses
 from app.api.services import Services, Use
-from app.api.verbatim import VerbatimRoute
+from app.api.verbatim import VerbatimRoute, aside
 from app.consumers.consumer import Consumer
 from app.deliveries.accepting import Repeatable
 from app.deliveries.reading import no_such_batch
@@ -61,9 +61,11 @@ async def create_delivery_batch(
     """Up to 100,000 records in 16 MiB. They are sent `records_per_request` at a time, `concurrency` requests at once. What is
     rejected is halved until only the bad records are dead; one that fails stops none of the others."""
     note(provider=body.provider)
-    wanted = body.wanted()
+    wanted = await aside(body.wanted)
     wanted = replace(wanted, key=as_seen(services, consumer, wanted.key))
-    repeatable = Repeatable.of(idempotency_key, "batch", body.parameters(), wanted.records)
+    repeatable = await aside(
+        lambda: Repeatable.of(idempotency_key, "batch", body.parameters(), wanted.records)
+    )
     accepted = await services.acceptor.accept_batch(consumer, wanted, repeatable=repeatable)
     tell_accepted(response, f"deliveries/batches/{accepted.id}", accepted)
     return describe_batch(await services.delivery_reader.batch(accepted.id), services.base_url)

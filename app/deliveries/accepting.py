@@ -30,6 +30,7 @@ from app.vault.vault import Vault
 KEY_TTL = timedelta(hours=24)
 _BATCHES_AT_ONCE = 2  # each may hold some 50 MiB while it is sealed
 _SEALED_AT_ONCE = 200  # some milliseconds, after which others have their turn
+_CHARACTERS_AT_ONCE = 256 * 1024  # and so are these
 _APART = timedelta(microseconds=1)  # ids of one batch, so that their order is that of its records
 
 
@@ -135,12 +136,15 @@ class Acceptor:
     async def _chunks(self, wanted: WantedBatch, now: datetime) -> list[Chunk]:
         """Sealed, a few at a time: nobody else waits for all of a batch."""
         chunks: list[Chunk] = []
+        left = _CHARACTERS_AT_ONCE
         for first, content in wanted.chunks():
             place = len(chunks)
-            if place % _SEALED_AT_ONCE == _SEALED_AT_ONCE - 1:
+            if left <= 0:
                 await asyncio.sleep(0)
+                left = _CHARACTERS_AT_ONCE
             chunk_id = uuid7(now + place * _APART)
             sealed = self._vault.seal(content.text(), request_place(chunk_id))
+            left -= max(len(sealed), _CHARACTERS_AT_ONCE // _SEALED_AT_ONCE)
             due_at = now if place < wanted.concurrency else None
             chunks.append(Chunk(chunk_id, first, len(content.records or ()), sealed, due_at))
         return chunks
