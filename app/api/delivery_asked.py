@@ -88,6 +88,12 @@ class _Asked(VerbatimBody):
         return GrantKey(self.provider, self.user_id, self.account)
 
     @property
+    def target(self) -> tuple[str, str | None]:
+        """The path, and the query, which may hold what is sealed only; None: there is none."""
+        path, mark, query = self.path.partition("?")
+        return path, query if mark else None
+
+    @property
     def statuses(self) -> tuple[int, ...] | None:
         return tuple(sorted(set(self.retry_on))) or None
 
@@ -105,11 +111,12 @@ class DeliveryBody(_Asked):
 
     def wanted(self) -> Wanted:
         """Raises ValidationFailed."""
+        path, query = self.target
         return Wanted(
             self.key,
             self.method,
-            self.path,
-            _content(tuple(self.headers.items()), self.body),
+            path,
+            Content(*_sent(tuple(self.headers.items()), self.body), query=query),
             self.not_before,
             self.max_attempts,
             self.statuses,
@@ -140,15 +147,17 @@ class DeliveryBatchBody(_Asked):
     def wanted(self) -> WantedBatch:
         """Raises ValidationFailed."""
         headers, _ = _sent(tuple(self.headers.items()), JsonText("[]", None))
+        path, query = self.target
         wanted = WantedBatch(
             self.key,
             self.method,
-            self.path,
+            path,
             headers,
             self.records.texts,
             self.records_per_request,
             self.concurrency,
             self.wrap,
+            query,
             self.max_attempts,
             self.statuses,
         )
@@ -161,10 +170,6 @@ class DeliveryBatchBody(_Asked):
     def parameters(self) -> dict[str, Any]:
         """All but the records."""
         return self.model_dump(exclude={"records"})
-
-
-def _content(headers: tuple[tuple[str, str], ...], body: JsonText | None) -> Content:
-    return Content(*_sent(headers, body))
 
 
 def _sent(

@@ -179,12 +179,7 @@ def _owner(consumer: Consumer) -> Owner:
 
 
 def _told(wanted: Wanted | WantedBatch) -> dict[str, Any]:
-    """The query may hold what is not to be told."""
-    return {
-        "account": wanted.key.account,
-        "method": wanted.method,
-        "path": wanted.path.partition("?")[0],
-    }
+    return {"account": wanted.key.account, "method": wanted.method, "path": wanted.path}
 
 
 def _event(
