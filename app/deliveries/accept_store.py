@@ -48,6 +48,18 @@ class Earlier:
     parameters_sha256: bytes = field(repr=False)
 
 
+async def find_key(tx: Tx, consumer_id: UUID, key_sha256: bytes, *, ttl: timedelta) -> Earlier | None:
+    """What the key has led to within `ttl`, so far as that is committed."""
+    keys = idempotency_keys.c
+    query = select(keys.resource_id, keys.parameters_sha256).where(
+        keys.consumer_id == consumer_id,
+        keys.key_sha256 == key_sha256,
+        keys.created_at >= func.clock_timestamp() - literal(ttl),
+    )
+    found = (await tx.execute(query)).one_or_none()
+    return None if found is None else Earlier(found.resource_id, found.parameters_sha256)
+
+
 async def claim_key(
     tx: Tx,
     consumer_id: UUID,
