@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated
@@ -114,9 +114,10 @@ async def watch_delivery_batch(batch_id: BatchPath, services: Use, consumer: Del
     """Ends with the batch; and after ten minutes, or where the service restarts, to be asked anew, which `EventSource` does by
     itself."""
     batch = await _visible(services, consumer, batch_id)
-    services.progress.require_room()
+    turns = services.progress.of(batch)
+    first = await anext(turns, None)  # now, while it can still be refused
     return StreamingResponse(
-        _events(services, batch),
+        _events(turns, first),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
@@ -161,15 +162,19 @@ async def _visible(services: Services, consumer: Consumer, batch_id: UUID) -> St
     return batch
 
 
-async def _events(services: Services, batch: StoredBatch) -> AsyncIterator[str]:
+async def _events(
+    turns: AsyncGenerator[StoredBatch | None, None], first: StoredBatch | None
+) -> AsyncIterator[str]:
     """As the HTML standard writes them (section 9.2)."""
-    yield f"retry: {_RETRY_MILLISECONDS}\n\n"
-    async with aclosing(services.progress.of(batch)) as turns:
+    async with aclosing(turns):
+        yield f"retry: {_RETRY_MILLISECONDS}\n\n"
+        if first is not None:
+            yield _event(first)
         async for each in turns:
-            if each is None:
-                yield ": nothing new\n\n"
-                continue
-            data = json.dumps(counts_of(each).model_dump(mode="json"))
-            yield f"event: progress\ndata: {data}\n\n"
-            if each.has_ended:
-                yield f"event: done\ndata: {data}\n\n"
+            yield ": nothing new\n\n" if each is None else _event(each)
+
+
+def _event(batch: StoredBatch) -> str:
+    data = json.dumps(counts_of(batch).model_dump(mode="json"))
+    progress = f"event: progress\ndata: {data}\n\n"
+    return f"{progress}event: done\ndata: {data}\n\n" if batch.has_ended else progress

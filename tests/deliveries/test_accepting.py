@@ -203,7 +203,10 @@ async def test_the_same_request_with_the_same_key_is_one_delivery(broker: Broker
 
 
 async def test_what_was_accepted_is_answered_again_when_its_grant_has_gone(broker: Broker) -> None:
-    asked = [("/deliveries", {"body": 1}), ("/deliveries/batches", {"records": [1, 2]})]
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("/deliveries", {"body": 1}),
+        ("/deliveries/batches", {"records": [1, 2]}),
+    ]
     first = [await ask(broker, path, **more, key_headers={"Idempotency-Key": path}) for path, more in asked]
     await broker.http.delete("/grants/records/ada")
     for (path, more), before in zip(asked, first, strict=True):
