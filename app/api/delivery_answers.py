@@ -44,7 +44,7 @@ class DeliveryAnswer(BaseModel):
     user_id: str
     account: str
     method: str
-    path: str
+    path: str = Field(description="Without the query.")
     retry_on: list[int]
     batch_id: UUID | None
     parent_id: UUID | None = Field(description="The rejected delivery that this is a half of.")
@@ -73,6 +73,7 @@ class DeliveryAttemptAnswer(BaseModel):
 class DeliveryRequest(BaseModel):
     """What is sent, so far as it may be shown: keys are kept, secret values blanked, long ones cut."""
 
+    query: str | None = Field(description="Of where it is sent; null: there is none.")
     headers: dict[str, str]
     body: Any = Field(description="Of a batch the first records.")
 
@@ -110,7 +111,7 @@ class DeliveryBatchAnswer(BatchCounts):
     user_id: str
     account: str
     method: str
-    path: str
+    path: str = Field(description="Without the query.")
     records_per_request: int
     concurrency: int
     wrap: str | None
@@ -134,7 +135,7 @@ def describe_shown(shown: ShownDelivery) -> DeliveryDetail:
     return DeliveryDetail(
         **_fields(shown.delivery),
         history=[DeliveryAttemptAnswer.model_validate(each, from_attributes=True) for each in shown.attempts],
-        request=DeliveryRequest(headers=shown.headers, body=shown.body),
+        request=DeliveryRequest(query=shown.query, headers=shown.headers, body=shown.body),
         response=None if answer is None else DeliveryResponse.model_validate(answer, from_attributes=True),
     )
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Header
-from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from app.api.deps import Moment, OpaqueName
-from app.api.verbatim import AnyJson, JsonText, JsonTexts, VerbatimBody
+from app.api.json_text import JsonText
+from app.api.verbatim import AnyJson, Records, VerbatimBody
 from app.deliveries.delivery import Content
 from app.deliveries.wanted import (
     DEFAULT_ATTEMPTS,
@@ -22,8 +23,6 @@ from app.deliveries.wanted import (
 )
 from app.errors import ValidationFailed
 from app.grants.grant import DEFAULT_ACCOUNT, GrantKey
-
-MAX_RECORDS = 100_000
 
 IdempotencyKey = Annotated[
     str | None,
@@ -89,6 +88,12 @@ class _Asked(VerbatimBody):
         return GrantKey(self.provider, self.user_id, self.account)
 
     @property
+    def target(self) -> tuple[str, str | None]:
+        """The path, and the query, which may hold what is sealed only; None: there is none."""
+        path, mark, query = self.path.partition("?")
+        return path, query if mark else None
+
+    @property
     def statuses(self) -> tuple[int, ...] | None:
         return tuple(sorted(set(self.retry_on))) or None
 
@@ -106,11 +111,12 @@ class DeliveryBody(_Asked):
 
     def wanted(self) -> Wanted:
         """Raises ValidationFailed."""
+        path, query = self.target
         return Wanted(
             self.key,
             self.method,
-            self.path,
-            _content(tuple(self.headers.items()), self.body),
+            path,
+            Content(*_sent(tuple(self.headers.items()), self.body), query=query),
             self.not_before,
             self.max_attempts,
             self.statuses,
@@ -124,14 +130,7 @@ class DeliveryBody(_Asked):
 class DeliveryBatchBody(_Asked):
     """Many records that have to arrive, some at a time."""
 
-    records: Annotated[
-        JsonTexts, WithJsonSchema({"type": "array", "items": {"description": "Any JSON."}})
-    ] = Field(
-        min_length=1,
-        max_length=MAX_RECORDS,
-        json_schema_extra={"minItems": 1, "maxItems": MAX_RECORDS},
-        description="Each is sent as it is written here.",
-    )
+    records: Records = Field(description="Each is sent as it is written here.")
     records_per_request: int = Field(
         ge=1, le=10_000, strict=True, description="How many go into one request; 1 MiB of it at most."
     )
@@ -148,15 +147,17 @@ class DeliveryBatchBody(_Asked):
     def wanted(self) -> WantedBatch:
         """Raises ValidationFailed."""
         headers, _ = _sent(tuple(self.headers.items()), JsonText("[]", None))
+        path, query = self.target
         wanted = WantedBatch(
             self.key,
             self.method,
-            self.path,
+            path,
             headers,
-            tuple(record.text for record in self.records),
+            self.records.texts,
             self.records_per_request,
             self.concurrency,
             self.wrap,
+            query,
             self.max_attempts,
             self.statuses,
         )
@@ -169,10 +170,6 @@ class DeliveryBatchBody(_Asked):
     def parameters(self) -> dict[str, Any]:
         """All but the records."""
         return self.model_dump(exclude={"records"})
-
-
-def _content(headers: tuple[tuple[str, str], ...], body: JsonText | None) -> Content:
-    return Content(*_sent(headers, body))
 
 
 def _sent(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated
@@ -28,7 +28,7 @@ from app.api.delivery_answers import BatchDecision, DeliveryBatchAnswer, counts_
 from app.api.delivery_asked import DeliveryBatchBody, IdempotencyKey
 from app.api.problems import responses
 from app.api.services import Services, Use
-from app.api.verbatim import VerbatimRoute
+from app.api.verbatim import VerbatimRoute, aside
 from app.consumers.consumer import Consumer
 from app.deliveries.accepting import Repeatable
 from app.deliveries.reading import no_such_batch
@@ -61,9 +61,11 @@ async def create_delivery_batch(
     """Up to 100,000 records in 16 MiB. They are sent `records_per_request` at a time, `concurrency` requests at once. What is
     rejected is halved until only the bad records are dead; one that fails stops none of the others."""
     note(provider=body.provider)
-    wanted = body.wanted()
+    wanted = await aside(body.wanted)
     wanted = replace(wanted, key=as_seen(services, consumer, wanted.key))
-    repeatable = Repeatable.of(idempotency_key, "batch", body.parameters(), wanted.records)
+    repeatable = await aside(
+        lambda: Repeatable.of(idempotency_key, "batch", body.parameters(), wanted.records)
+    )
     accepted = await services.acceptor.accept_batch(consumer, wanted, repeatable=repeatable)
     tell_accepted(response, f"deliveries/batches/{accepted.id}", accepted)
     return describe_batch(await services.delivery_reader.batch(accepted.id), services.base_url)
@@ -112,9 +114,10 @@ async def watch_delivery_batch(batch_id: BatchPath, services: Use, consumer: Del
     """Ends with the batch; and after ten minutes, or where the service restarts, to be asked anew, which `EventSource` does by
     itself."""
     batch = await _visible(services, consumer, batch_id)
-    services.progress.require_room()
+    turns = services.progress.of(batch)
+    first = await anext(turns, None)  # now, while it can still be refused
     return StreamingResponse(
-        _events(services, batch),
+        _events(turns, first),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
@@ -159,15 +162,19 @@ async def _visible(services: Services, consumer: Consumer, batch_id: UUID) -> St
     return batch
 
 
-async def _events(services: Services, batch: StoredBatch) -> AsyncIterator[str]:
+async def _events(
+    turns: AsyncGenerator[StoredBatch | None, None], first: StoredBatch | None
+) -> AsyncIterator[str]:
     """As the HTML standard writes them (section 9.2)."""
-    yield f"retry: {_RETRY_MILLISECONDS}\n\n"
-    async with aclosing(services.progress.of(batch)) as turns:
+    async with aclosing(turns):
+        yield f"retry: {_RETRY_MILLISECONDS}\n\n"
+        if first is not None:
+            yield _event(first)
         async for each in turns:
-            if each is None:
-                yield ": nothing new\n\n"
-                continue
-            data = json.dumps(counts_of(each).model_dump(mode="json"))
-            yield f"event: progress\ndata: {data}\n\n"
-            if each.has_ended:
-                yield f"event: done\ndata: {data}\n\n"
+            yield ": nothing new\n\n" if each is None else _event(each)
+
+
+def _event(batch: StoredBatch) -> str:
+    data = json.dumps(counts_of(batch).model_dump(mode="json"))
+    progress = f"event: progress\ndata: {data}\n\n"
+    return f"{progress}event: done\ndata: {data}\n\n" if batch.has_ended else progress

@@ -49,6 +49,7 @@ _DELIVERY_DETAIL: JsonValue = {
         }
     ],
     "request": {
+        "query": None,
         "headers": {"content-type": "application/json"},
         "body": {"properties": {"email": "ada@example.com", "api_token": "[redacted]"}},
     },

@@ -1,4 +1,4 @@
-"""Bodies of which a part is passed on as it stands: JSON that is only looked over, so that no number in it loses a digit.
+"""Bodies of which a part is passed on as it stands.
 
 What is read is read once it is known who asks, since it takes long where there is much of it.
 """
@@ -6,32 +6,22 @@ What is read is read once it is known who asks, since it takes long where there 
 from __future__ import annotations
 
 import asyncio
-import json
-import re
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any, NoReturn
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from pydantic import InstanceOf, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import InstanceOf, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
-from app.api.deps import MAX_DEPTH, Body
-from app.errors import InvalidRequest
+from app.api import json_text
+from app.api.deps import Body
+from app.api.json_text import MAX_RECORDS, JsonText, JsonTexts
 
-_SPACE = re.compile(r"[ \t\n\r]*")
 VERBATIM, LISTS = frozenset({"body"}), frozenset({"records"})
 _LONG = 64 * 1024
-_BRACKETS = re.compile(r"[\[{]")
-
-
-class JsonText:
-    """A JSON value as it was written, and what it is."""
-
-    __slots__ = ("text", "value")
-
-    def __init__(self, text: str, value: Any) -> None:
-        self.text = text
-        self.value = value
+_ASIDE = ThreadPoolExecutor(max_workers=1, thread_name_prefix="long-bodies")  # one at a time, for memory
+_Made = TypeVar("_Made")
 
 
 class Unread:
@@ -44,13 +34,25 @@ class Unread:
     @property
     def members(self) -> Any:
         if self._members is None:
-            self._members = members(self._raw, verbatim=VERBATIM, lists=LISTS)
+            self._members = json_text.members(self._raw, verbatim=VERBATIM, lists=LISTS)
         return self._members
 
     async def read(self) -> None:
-        """In a thread where it is long: it is read value by value, so that others have their turn in between."""
+        """Where it is long, aside."""
         if len(self._raw) > _LONG:
-            await asyncio.to_thread(lambda: self.members)
+            await aside(lambda: self.members)
+
+
+async def aside(work: Callable[[], _Made]) -> _Made:
+    """What `work` makes of a long body, in the one thread that all of them share. It takes small steps, so that others have
+    their turn in between."""
+    return await asyncio.get_running_loop().run_in_executor(_ASIDE, work)
+
+
+def _records(given: object) -> JsonTexts:
+    if isinstance(given, JsonTexts) and given.texts:
+        return given
+    raise ValueError("must be a list with at least one item")
 
 
 AnyJson = Annotated[
@@ -58,7 +60,19 @@ AnyJson = Annotated[
     PlainSerializer(lambda given: given.value),
     WithJsonSchema({"description": "Any JSON."}),
 ]
-JsonTexts = tuple[InstanceOf[JsonText], ...]
+Records = Annotated[
+    JsonTexts,
+    PlainValidator(_records),
+    PlainSerializer(lambda given: list(given.texts)),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"description": "Any JSON."},
+            "minItems": 1,
+            "maxItems": MAX_RECORDS,
+        }
+    ),
+]
 
 
 class VerbatimBody(Body):
@@ -95,110 +109,3 @@ async def read_body(request: Request) -> None:
     """For a dependency that comes after the one which tells who asks. Raises InvalidRequest."""
     if isinstance(request, UnreadRequest) and request.unread is not None:
         await request.unread.read()
-
-
-def members(raw: bytes, *, verbatim: frozenset[str], lists: frozenset[str]) -> Any:
-    """The members of an object; anything else as JSON reads it. Raises InvalidRequest for what is no JSON, or nested too
-    deep."""
-    try:
-        text = raw.decode()
-        start = _skip(text, 0)
-        if not text.startswith("{", start):
-            return json.loads(text)
-        found: dict[str, Any] = {}
-        for name, value in _entries(text, start, verbatim, lists):
-            found[name] = value
-        return found
-    except json.JSONDecodeError as error:
-        raise InvalidRequest(f"The body is not JSON: {error.msg}.") from error
-    except RecursionError:
-        raise _too_deep() from None
-    except ValueError as error:  # no UTF-8, or a number of thousands of digits
-        raise InvalidRequest("The body is not JSON that can be read.") from error
-
-
-def _entries(
-    text: str, start: int, verbatim: frozenset[str], lists: frozenset[str]
-) -> Iterator[tuple[str, Any]]:
-    at = _skip(text, start + 1)
-    if text.startswith("}", at):
-        _require_end(text, at + 1)
-        return
-    while True:
-        if not text.startswith('"', at):
-            raise json.JSONDecodeError("Expecting property name enclosed in double quotes", text, at)
-        name, at = _DECODER.raw_decode(text, at)
-        at = _skip(text, _expect(":", text, _skip(text, at)))
-        value: Any
-        if name in lists and text.startswith("[", at):
-            value, at = _items(text, at)
-        else:
-            begins = at
-            value, at = _DECODER.raw_decode(text, at)
-            if name in verbatim:
-                value = _verbatim(text[begins:at], value, depth=1)
-        yield name, value
-        at = _skip(text, at)
-        if text.startswith("}", at):
-            _require_end(text, at + 1)
-            return
-        at = _skip(text, _expect(",", text, at))
-
-
-def _items(text: str, start: int) -> tuple[tuple[JsonText, ...], int]:
-    """Each item of an array as it is written, and where the array ends."""
-    items: list[JsonText] = []
-    at = _skip(text, start + 1)
-    if text.startswith("]", at):
-        return (), at + 1
-    while True:
-        value, end = _DECODER.raw_decode(text, at)
-        items.append(_verbatim(text[at:end], value, depth=2))
-        at = _skip(text, end)
-        if text.startswith("]", at):
-            return tuple(items), at + 1
-        at = _skip(text, _expect(",", text, at))
-
-
-def _verbatim(text: str, value: Any, *, depth: int) -> JsonText:
-    most = MAX_DEPTH - depth
-    # Seldom has one as many brackets as that, so seldom is it walked through.
-    if len(text) > most and len(_BRACKETS.findall(text)) > most and _depth(value) > most:
-        raise _too_deep()
-    return JsonText(text, value if isinstance(value, str) else None)
-
-
-def _depth(value: Any) -> int:
-    if isinstance(value, dict):
-        return 1 + max(map(_depth, value.values()), default=0)
-    if isinstance(value, list):
-        return 1 + max(map(_depth, value), default=0)
-    return 0
-
-
-def _skip(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    assert found is not None
-    return found.end()
-
-
-def _expect(what: str, text: str, at: int) -> int:
-    if not text.startswith(what, at):
-        raise json.JSONDecodeError(f"Expecting '{what}' delimiter", text, at)
-    return at + 1
-
-
-def _require_end(text: str, at: int) -> None:
-    if _skip(text, at) != len(text):
-        raise json.JSONDecodeError("Extra data", text, at)
-
-
-def _no_number(constant: str) -> NoReturn:
-    raise InvalidRequest(f"The body is not JSON: {constant} is no number there.")
-
-
-def _too_deep() -> InvalidRequest:
-    return InvalidRequest(f"The body is nested over {MAX_DEPTH} deep.")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from app.grants.grant import GrantKey
 from app.tables import deliveries, delivery_batches, idempotency_keys
 
 _ROWS = 1000  # of one statement: some 100 ms of PostgreSQL's, and an array that is soon encoded
+_BYTES = 1024 * 1024  # likewise, unless one alone has more
 
 
 class Chunk(NamedTuple):
@@ -45,6 +46,18 @@ class Earlier:
 
     resource_id: UUID
     parameters_sha256: bytes = field(repr=False)
+
+
+async def find_key(tx: Tx, consumer_id: UUID, key_sha256: bytes, *, ttl: timedelta) -> Earlier | None:
+    """What the key has led to within `ttl`, so far as that is committed."""
+    keys = idempotency_keys.c
+    query = select(keys.resource_id, keys.parameters_sha256).where(
+        keys.consumer_id == consumer_id,
+        keys.key_sha256 == key_sha256,
+        keys.created_at >= func.clock_timestamp() - literal(ttl),
+    )
+    found = (await tx.execute(query)).one_or_none()
+    return None if found is None else Earlier(found.resource_id, found.parameters_sha256)
 
 
 async def claim_key(
@@ -121,7 +134,7 @@ async def add_batch(tx: Tx, batch_id: UUID, owner: Owner, wanted: WantedBatch) -
 async def add_chunks(
     tx: Tx, batch_id: UUID, owner: Owner, wanted: WantedBatch, chunks: Sequence[Chunk], *, grant_id: UUID
 ) -> None:
-    """Its deliveries, in a statement for each thousand."""
+    """Its deliveries, in a statement for each thousand, or each mebibyte."""
     common = {"batch_id": batch_id, **_common(owner, wanted, grant_id)}
     given = {name: bindparam(name, value, deliveries.c[name].type) for name, value in common.items()}
     added = insert(deliveries).from_select(
@@ -129,9 +142,22 @@ async def add_chunks(
         select(*(_CHUNK.c[name] for name in Chunk._fields), *given.values()),
         include_defaults=False,
     )
-    for start in range(0, len(chunks), _ROWS):
-        columns = zip(*chunks[start : start + _ROWS], strict=True)
+    for rows in _portions(chunks):
+        columns = zip(*rows, strict=True)
         await tx.execute(added, dict(zip(map(_given, Chunk._fields), map(list, columns), strict=True)))
+
+
+def _portions(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
+    portion: list[Chunk] = []
+    size = 0
+    for chunk in chunks:
+        if portion and (len(portion) >= _ROWS or size + len(chunk.sealed_request) > _BYTES):
+            yield portion
+            portion, size = [], 0
+        portion.append(chunk)
+        size += len(chunk.sealed_request)
+    if portion:
+        yield portion
 
 
 def _given(name: str) -> str:

@@ -17,7 +17,7 @@ from app.clock import Clock
 from app.consumers.consumer import Consumer
 from app.db import Database, Tx
 from app.deliveries import accept_store as store
-from app.deliveries.accept_store import Chunk, Owner
+from app.deliveries.accept_store import Chunk, Earlier, Owner
 from app.deliveries.delivery import request_place
 from app.deliveries.wanted import Wanted, WantedBatch
 from app.errors import Conflict, ValidationFailed
@@ -30,6 +30,7 @@ from app.vault.vault import Vault
 KEY_TTL = timedelta(hours=24)
 _BATCHES_AT_ONCE = 2  # each may hold some 50 MiB while it is sealed
 _SEALED_AT_ONCE = 200  # some milliseconds, after which others have their turn
+_CHARACTERS_AT_ONCE = 256 * 1024  # and so are these
 _APART = timedelta(microseconds=1)  # ids of one batch, so that their order is that of its records
 
 
@@ -61,6 +62,19 @@ class Repeatable:
             digest.update(text.encode())
         return cls(key, digest.digest())
 
+    @property
+    def digest(self) -> bytes:
+        """What is kept of the key."""
+        return hashlib.sha256(self.key.encode()).digest()
+
+    def repeats(self, earlier: Earlier) -> Accepted:
+        """What the same request has made. Raises Conflict where it was another one."""
+        if earlier.parameters_sha256 != self.parameters:
+            raise Conflict(
+                "This Idempotency-Key came with another request in the last 24 hours. Use a new one."
+            )
+        return Accepted(earlier.resource_id, is_replayed=True)
+
 
 class Acceptor:
     """Keeps deliveries and batches, each with all that belongs to it or not at all."""
@@ -89,6 +103,8 @@ class Acceptor:
     ) -> Accepted:
         """Raises GrantNotFound, ValidationFailed for a provider that has no API, and Conflict where the key was used for
         something else."""
+        if (earlier := await self._earlier(consumer, repeatable)) is not None:
+            return earlier
         grant_id = await self._require_place(wanted.key)
         now = self._clock.now()
         delivery_id = uuid7(now)
@@ -115,6 +131,8 @@ class Acceptor:
     ) -> Accepted:
         """The same for many records. The first `concurrency` requests are due at once, each other one when one of them has
         ended."""
+        if (earlier := await self._earlier(consumer, repeatable)) is not None:
+            return earlier
         grant_id = await self._require_place(wanted.key)
         async with self._batches:
             now = self._clock.now()
@@ -130,6 +148,14 @@ class Acceptor:
 
             return await self._kept(consumer, batch_id, repeatable, add)
 
+    async def _earlier(self, consumer: Consumer, repeatable: Repeatable | None) -> Accepted | None:
+        """What the same request has made, whatever has become of its grant since. Raises Conflict."""
+        if repeatable is None:
+            return None
+        async with self._db.begin() as tx:
+            earlier = await store.find_key(tx, consumer.id, repeatable.digest, ttl=KEY_TTL)
+        return None if earlier is None else repeatable.repeats(earlier)
+
     async def _require_place(self, key: GrantKey) -> UUID:
         """The id of the grant, dead or alive: a dead one may be connected again before the last attempt."""
         if self._clients.get(key.provider).provider.api.base_url is None:
@@ -143,12 +169,15 @@ class Acceptor:
     async def _chunks(self, wanted: WantedBatch, now: datetime) -> list[Chunk]:
         """Sealed, a few at a time: nobody else waits for all of a batch."""
         chunks: list[Chunk] = []
+        left = _CHARACTERS_AT_ONCE
         for first, content in wanted.chunks():
             place = len(chunks)
-            if place % _SEALED_AT_ONCE == _SEALED_AT_ONCE - 1:
+            if left <= 0:
                 await asyncio.sleep(0)
+                left = _CHARACTERS_AT_ONCE
             chunk_id = uuid7(now + place * _APART)
             sealed = self._vault.seal(content.text(), request_place(chunk_id))
+            left -= max(len(sealed), _CHARACTERS_AT_ONCE // _SEALED_AT_ONCE)
             due_at = now if place < wanted.concurrency else None
             chunks.append(Chunk(chunk_id, first, len(content.records or ()), sealed, due_at))
         return chunks
@@ -163,16 +192,11 @@ class Acceptor:
         """Both the key and what it leads to, or neither. Raises Conflict."""
         async with self._db.begin() as tx:
             if repeatable is not None:
-                digest = hashlib.sha256(repeatable.key.encode()).digest()
                 earlier = await store.claim_key(
-                    tx, consumer.id, digest, repeatable.parameters, resource_id, ttl=KEY_TTL
+                    tx, consumer.id, repeatable.digest, repeatable.parameters, resource_id, ttl=KEY_TTL
                 )
-                if earlier is not None:
-                    if earlier.parameters_sha256 != repeatable.parameters:
-                        raise Conflict(
-                            "This Idempotency-Key came with another request in the last 24 hours. Use a new one."
-                        )
-                    return Accepted(earlier.resource_id, is_replayed=True)
+                if earlier is not None:  # it came at the same moment
+                    return repeatable.repeats(earlier)
             await add(tx)
         self._wake()
         return Accepted(resource_id, is_replayed=False)
@@ -183,12 +207,7 @@ def _owner(consumer: Consumer) -> Owner:
 
 
 def _told(wanted: Wanted | WantedBatch) -> dict[str, Any]:
-    """The query may hold what is not to be told."""
-    return {
-        "account": wanted.key.account,
-        "method": wanted.method,
-        "path": wanted.path.partition("?")[0],
-    }
+    return {"account": wanted.key.account, "method": wanted.method, "path": wanted.path}
 
 
 def _event(

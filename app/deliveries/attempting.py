@@ -130,7 +130,7 @@ class Attempts:
         return Call(
             claimed.key,
             claimed.method,
-            claimed.path.removeprefix("/"),
+            content.target(claimed.path).removeprefix("/"),
             headers=tuple(_headers(claimed, content)),
             body=content.as_sent(claimed.wrap),
             attempts=1,

@@ -29,11 +29,17 @@ class DeliveryStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Content:
-    """What is sent: `body`, or in a batch `records`, each as JSON, from which the body is made. Never logged."""
+    """What is sent: `body`, or in a batch `records`, each as JSON, from which the body is made; and the `query` of where it
+    is sent, without its question mark. Never logged."""
 
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     body: str | None = field(default=None, repr=False)
     records: tuple[str, ...] | None = field(default=None, repr=False)
+    query: str | None = field(default=None, repr=False)
+
+    def target(self, path: str) -> str:
+        """The path with the query."""
+        return path if self.query is None else f"{path}?{self.query}"
 
     def as_sent(self, wrap: str | None) -> bytes:
         """The body as it goes over the wire: of records a JSON array, within an object under `wrap` if there is one."""
@@ -44,7 +50,8 @@ class Content:
 
     def text(self) -> str:
         """As it is sealed."""
-        return json.dumps({"headers": self.headers, "body": self.body, "records": self.records})
+        fields = {"headers": self.headers, "body": self.body, "records": self.records, "query": self.query}
+        return json.dumps(fields)
 
     @classmethod
     def of(cls, text: str) -> Content:
@@ -54,6 +61,7 @@ class Content:
             tuple((name, value) for name, value in fields["headers"]),
             fields["body"],
             None if records is None else tuple(records),
+            fields.get("query"),
         )
 
 

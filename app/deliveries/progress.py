@@ -13,6 +13,9 @@ from app.deliveries.stored import StoredBatch
 from app.drain import Drain
 from app.errors import Overloaded
 from app.outages import DatabaseUnavailable
+from app.telemetry import logger
+
+log = logger(__name__)
 
 MOST_LISTENERS = 200  # of a replica: each keeps a connection
 LONGEST_SECONDS = 600.0  # after which a listener comes back, and shows its key again
@@ -42,8 +45,7 @@ class Progress:
         self._watches: dict[UUID, _Watch] = {}
         self._listeners = 0
 
-    def require_room(self) -> None:
-        """Raises Overloaded where as many listen as can, and while this replica is leaving."""
+    def _require_room(self) -> None:
         if self._drain.begun or self._listeners >= MOST_LISTENERS:
             raise Overloaded(
                 "Too many listen to batches at the moment. Look at the batch itself.", retry_after=5
@@ -51,7 +53,10 @@ class Progress:
 
     async def of(self, batch: StoredBatch) -> AsyncGenerator[StoredBatch | None, None]:
         """The batch at once, and each time that something of it has changed; None where nothing did for a while. Ends with the
-        batch, and where it had better be asked anew: after ten minutes, or when this replica leaves."""
+        batch, and where it had better be asked anew: after ten minutes, when this replica leaves, or when it could not look.
+
+        With the first one a place is taken. Raises Overloaded where as many listen as can, and while this replica is leaving."""
+        self._require_room()
         watch = self._watches.setdefault(batch.id, _Watch(batch))
         watch.listeners += 1
         self._listeners += 1
@@ -72,7 +77,7 @@ class Progress:
         until = self._clock.monotonic() + LONGEST_SECONDS
         seen = -1
         while not self._drain.begun and self._clock.monotonic() < until:
-            if watch.batch is None:  # it is gone
+            if watch.batch is None:  # it is gone, or cannot be looked at
                 return
             if watch.turns == seen:
                 yield None
@@ -92,6 +97,17 @@ class Progress:
             pass
 
     async def _look(self, batch_id: UUID, watch: _Watch) -> None:
+        try:
+            await self._look_on(batch_id, watch)
+        except Exception:  # nobody would hear of it, and the listeners would wait for nothing
+            log.exception("progress.crashed", batch_id=str(batch_id))
+            if self._watches.get(batch_id) is watch:
+                del self._watches[batch_id]
+            async with watch.turned:
+                watch.batch, watch.turns = None, watch.turns + 1
+                watch.turned.notify_all()
+
+    async def _look_on(self, batch_id: UUID, watch: _Watch) -> None:
         while watch.batch is not None and not watch.batch.has_ended:
             await self._clock.sleep(_LOOK_SECONDS)
             try:

@@ -10,7 +10,7 @@ from app.db import Database
 from app.deliveries import reading_store as store
 from app.deliveries.answer import KeptAnswer
 from app.deliveries.delivery import Content, request_place, response_place
-from app.deliveries.shown import shown_body, shown_headers, shown_text
+from app.deliveries.shown import shown_body, shown_headers, shown_query, shown_text
 from app.deliveries.stored import DeliveryAttempt, DeliverySelection, Sealed, StoredBatch, StoredDelivery
 from app.errors import NotFound
 from app.vault.vault import Vault
@@ -34,6 +34,7 @@ class ShownDelivery:
 
     delivery: StoredDelivery
     attempts: list[DeliveryAttempt]
+    query: str | None = field(repr=False)
     headers: dict[str, str] = field(repr=False)
     body: Any = field(repr=False)
     answer: ShownAnswer | None
@@ -59,6 +60,7 @@ class DeliveryReader:
         return ShownDelivery(
             delivery,
             attempts,
+            shown_query(content.query),
             shown_headers(content.headers),
             shown_body(content),
             self._answer(delivery_id, sealed),

@@ -7,7 +7,7 @@ of a batch the records are always as many as the batch has.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from app.deliveries.delivery import Content
@@ -34,7 +34,5 @@ def halves(content: Content, *, first_record: int, new_id: Callable[[], UUID]) -
     if records is None or len(records) < 2:
         raise ValueError("only what has several records can be halved")
     middle = (len(records) + 1) // 2
-    first, second = (
-        Content(headers=content.headers, records=part) for part in (records[:middle], records[middle:])
-    )
+    first, second = (replace(content, records=part) for part in (records[:middle], records[middle:]))
     return Half(new_id(), first_record, first), Half(new_id(), first_record + middle, second)

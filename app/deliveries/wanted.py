@@ -32,8 +32,8 @@ _OURS = frozenset(
 
 @dataclass(frozen=True)
 class Wanted:
-    """One call. `path` lies below the API's base, with the query if there is one; `not_before` None: at once. `retry_on`:
-    statuses that are tried again, whatever they mean elsewhere."""
+    """One call. `path` lies below the API's base, without the query, which is in `content`; `not_before` None: at once.
+    `retry_on`: statuses that are tried again, whatever they mean elsewhere."""
 
     key: GrantKey
     method: str
@@ -56,6 +56,7 @@ class WantedBatch:
     records_per_request: int
     concurrency: int
     wrap: str | None = None
+    query: str | None = field(default=None, repr=False)
     max_attempts: int = DEFAULT_ATTEMPTS
     retry_on: tuple[int, ...] | None = None
 
@@ -63,7 +64,7 @@ class WantedBatch:
         """What each request sends, and the place of its first record in the batch, from 0."""
         for first in range(0, len(self.records), self.records_per_request):
             records = self.records[first : first + self.records_per_request]
-            yield first, Content(self.headers, None, records)
+            yield first, Content(self.headers, None, records, self.query)
 
     def require_small_chunks(self) -> None:
         """Raises ValueError where a request would be larger than a single delivery may be."""

@@ -67,8 +67,8 @@ deliveries = Table(
     Column("account", Text, nullable=False),
     Column("grant_id", UUID, nullable=False),  # for which it was accepted: no other one's token goes with it
     Column("method", Text, nullable=False),
-    Column("path", Text, nullable=False),  # below the API's base, with the query
-    Column("sealed_request", LargeBinary, nullable=False),  # headers and body
+    Column("path", Text, nullable=False),  # below the API's base; its query is sealed
+    Column("sealed_request", LargeBinary, nullable=False),  # query, headers and body
     Column("retry_on", ARRAY(Integer)),  # statuses that are tried again, whatever they mean elsewhere
     Column("status", Text, nullable=False, server_default="queued"),
     Column("attempts", Integer, nullable=False, server_default="0"),

@@ -202,6 +202,22 @@ async def test_the_same_request_with_the_same_key_is_one_delivery(broker: Broker
     assert (later.status_code, later.json()["id"] != first.json()["id"]) == (202, True)
 
 
+async def test_what_was_accepted_is_answered_again_when_its_grant_has_gone(broker: Broker) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("/deliveries", {"body": 1}),
+        ("/deliveries/batches", {"records": [1, 2]}),
+    ]
+    first = [await ask(broker, path, **more, key_headers={"Idempotency-Key": path}) for path, more in asked]
+    await broker.http.delete("/grants/records/ada")
+    for (path, more), before in zip(asked, first, strict=True):
+        again = await ask(broker, path, **more, key_headers={"Idempotency-Key": path})
+        assert (again.status_code, again.json()["id"]) == (202, before.json()["id"])
+        assert again.headers["idempotency-replayed"] == "true"
+        other = await ask(broker, path, **more, max_attempts=2, key_headers={"Idempotency-Key": path})
+        assert other.status_code == 409
+        assert (await ask(broker, path, **more)).status_code == 404
+
+
 async def test_a_key_is_a_consumers_own(broker: Broker) -> None:
     key = {"Idempotency-Key": "order-4711"}
     first = (await ask(broker, key_headers=key)).json()

@@ -9,12 +9,14 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import pytest
 
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring
 from tests.deliveries import rows
-from tests.deliveries.test_accepting import ask, deliver, key_of
+from tests.deliveries.test_accepting import ONE, ask, deliver, key_of
 from tests.deliveries.upstream import RecordsApi
+from tests.postgres import database
 
 
 async def get(broker: Broker, path: str, key: str | None = None, **query: Any) -> httpx.Response:
@@ -56,6 +58,36 @@ async def test_a_dead_letter_says_what_it_takes_to_understand_it(broker: Broker,
     text = json.dumps(found)
     for secret in ("hunter2", "k-123", "abc", "shhh-secret", "sid=secret"):
         assert secret not in text, secret
+
+
+async def test_a_query_is_sealed_and_sent_whole_and_shown_without_its_secrets(
+    broker: Broker, api: RecordsApi, database_url: str
+) -> None:
+    path = "/records?api_key=hush-4711&page=2"
+    answers = [
+        await ask(broker, path=path, body=[{"n": 1}]),
+        await ask(broker, "/deliveries/batches", path=path, records=[{"n": 2}, {"n": 3, "bad": True}]),
+    ]
+    await deliver(broker)
+    assert {call for call, _, _ in api.requests} == {f"POST /v1{path}"} and len(api.requests) == 4
+    found = (await get(broker, f"/deliveries/{answers[0].json()['id']}")).json()
+    assert found["path"] == "/records" and found["request"]["query"] == "api_key=[redacted]&page=2"
+    answers += [await get(broker, each) for each in ("/deliveries", "/deliveries/batches", "/audit")]
+    assert all(each.is_success and "4711" not in each.text for each in answers)
+    async with database(database_url) as connection:
+        for table in ("deliveries", "delivery_batches", "idempotency_keys", "audit_events"):
+            query = f"SELECT count(*) FROM {table} r WHERE r::text LIKE '%4711%'"
+            assert await connection.fetchval(query) == 0, table
+
+
+@pytest.mark.parametrize("given", ['{"a": "\\ud800", "\\ud83d": 1e400}', '["\\udfff"]'])
+async def test_what_cannot_be_shown_is_shown_as_such(broker: Broker, api: RecordsApi, given: str) -> None:
+    api.fault_of = lambda _key, _number: "400"
+    text = json.dumps(ONE)[:-1] + f', "body": {given}}}'
+    made = await broker.http.post("/deliveries", content=text, headers={"Content-Type": "application/json"})
+    await deliver(broker)
+    found = await get(broker, f"/deliveries/{made.json()['id']}")
+    assert found.status_code == 200 and "\ufffd" in found.text
 
 
 async def test_deliveries_are_listed_the_latest_first(broker: Broker, api: RecordsApi) -> None:

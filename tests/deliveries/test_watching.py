@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from app.deliveries import progress
+from app.deliveries import progress, reading_store
 from app.deliveries.cron import CALLS_A_MINUTE
-from app.errors import ConfigurationError
+from app.errors import ConfigurationError, Overloaded
 from app.sandbox.server import Sandbox
 from app.telemetry import SECURITY_EVENTS
 from tests.broker import ADMIN_KEY, Broker, Replica, Replicas, bring, settings_for
@@ -122,6 +122,45 @@ async def test_only_so_many_may_listen(broker: Broker, monkeypatch: pytest.Monke
     answer = await broker.http.get(f"/deliveries/batches/{made}/events")
     assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
     assert answer.headers["retry-after"]
+
+
+async def test_a_burst_of_listeners_stays_within_the_bound(
+    broker: Broker, api: RecordsApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "MOST_LISTENERS", 3)
+    api.gate.clear()
+    made = (await ask(broker, "/deliveries/batches", records=[1])).json()["id"]
+    batch = await broker.services.delivery_reader.batch(made)
+    streams = [broker.services.progress.of(batch) for _ in range(10)]
+    answers = await asyncio.gather(*(anext(each) for each in streams), return_exceptions=True)
+    assert [isinstance(each, Overloaded) for each in answers] == [False] * 3 + [True] * 7
+    full = await broker.http.get(f"/deliveries/batches/{made}/events")
+    assert (full.status_code, full.json()["code"]) == (503, "overloaded")
+    for each in streams:
+        await each.aclose()
+    assert broker.services.progress._listeners == 0
+    api.gate.set()
+
+
+async def test_who_cannot_be_told_any_more_is_let_go_to_ask_anew(
+    broker: Broker, api: RecordsApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "_LOOK_SECONDS", 0.05)
+    api.gate.clear()
+    made = (await ask(broker, "/deliveries/batches", records=[1])).json()["id"]
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("not looked at")
+
+    watched = broker.services.progress
+    batch = await broker.services.delivery_reader.batch(made)
+    with monkeypatch.context() as patched:
+        patched.setattr(reading_store, "find_batch", broken)
+        async with asyncio.timeout(5):
+            assert [each async for each in watched.of(batch)] == [batch]
+    assert (watched._watches, watched._listeners) == ({}, 0)
+    assert "progress.crashed" in caplog.text
+    api.gate.set()
 
 
 @pytest.fixture
