@@ -19,6 +19,7 @@ from app.oauth.client import OAuthClient
 from app.oauth.exchange import IDLE_SECONDS, Exchange, Upload, answer_too_large
 from app.oauth.wire import HttpAnswer, HttpRequest, StreamRequest, expanded
 from app.outbound.addresses import AddressRefused, Reachable
+from app.outbound.connector import NoConnectionFree
 from app.outbound.http import Outbound, exactly
 from app.telemetry import security_event
 
@@ -138,6 +139,8 @@ def _told(client: OAuthClient) -> Iterator[None]:
     except aiohttp.InvalidURL as error:
         security_event("address_refused", provider=client.name, detail="the URL cannot be read")
         raise _refused(client) from error
+    except NoConnectionFree as error:
+        raise _crowded(client) from error
     except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
         what = (
             "timeout"
@@ -183,6 +186,18 @@ def _unreachable(client: OAuthClient, what: str, sent: Sent) -> ProviderUnavaila
         sent=sent,
         category=Category.NETWORK,
         provider_code=what,
+    )
+
+
+def _crowded(client: OAuthClient) -> ProviderUnavailable:
+    """The provider was not asked, so no breaker counts it, and another try at once would be one more in the crowd."""
+    return ProviderUnavailable(
+        f"Too many requests to {client.title} are under way. Your connection is kept; try again shortly.",
+        provider=client.name,
+        sent=Sent.NOT_SENT,
+        category=Category.RATE_LIMIT,
+        provider_code="no_connection_free",
+        retry_after=1,
     )
 
 
