@@ -100,6 +100,20 @@ async def test_a_client_that_hangs_up_ends_the_providers_request(
     assert "Exception" not in replica.log.read_text() and "crashed" not in replica.log.read_text()
 
 
+async def test_a_client_that_has_hung_up_already_leaves_nothing_open(
+    replica: Replica, upstream: Upstream
+) -> None:
+    """Before anybody watched: its end has come together with its request."""
+    upstream.answers = [pieces(1000, 10, pause=0.05)]
+    for number in range(20):
+        _, writer = await connection(replica)
+        writer.write(f"{GET.replace('file', f'file/{number}')}\r\n".encode())
+        writer.close()
+    await until(lambda: replica.log.read_text().count('"outcome": "hung_up"') == 20)
+    await until(lambda: len(upstream.seen) - 1 == upstream.hung_up)
+    assert "Exception" not in replica.log.read_text() and "crashed" not in replica.log.read_text()
+
+
 async def test_a_client_that_hangs_up_in_its_body_ends_the_providers_request(
     replica: Replica, upstream: Upstream
 ) -> None:
