@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -103,12 +104,16 @@ async def test_a_client_that_hangs_up_ends_the_providers_request(
 async def test_a_client_that_has_hung_up_already_leaves_nothing_open(
     replica: Replica, upstream: Upstream
 ) -> None:
-    """Before anybody watched: its end has come together with its request."""
+    """While its key was looked up, which is before anybody watched."""
     upstream.answers = [pieces(1000, 10, pause=0.05)]
-    for number in range(20):
-        _, writer = await connection(replica)
-        writer.write(f"{GET.replace('file', f'file/{number}')}\r\n".encode())
-        writer.close()
+    await asyncio.sleep(6)  # the key is not known any more
+    clients = [
+        socket.create_connection(("127.0.0.1", int(replica.url.rpartition(":")[2]))) for _ in range(20)
+    ]
+    for number, each in enumerate(clients):
+        each.sendall(f"{GET.replace('file', f'file/{number}')}\r\n".encode())
+    for each in clients:
+        each.close()
     await until(lambda: replica.log.read_text().count('"outcome": "hung_up"') == 20)
     await until(lambda: len(upstream.seen) - 1 == upstream.hung_up)
     assert "Exception" not in replica.log.read_text() and "crashed" not in replica.log.read_text()
