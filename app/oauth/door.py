@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import aiohttp
 
-from app.errors import Category, ProviderError, ProviderUnavailable, Sent
+from app.errors import Category, ProviderError, ProviderUnavailable, RequestTooSlow, Sent
 from app.oauth.client import OAuthClient
 from app.oauth.exchange import IDLE_SECONDS, Exchange, Upload, answer_too_large
 from app.oauth.wire import HttpAnswer, HttpRequest, StreamRequest, expanded
@@ -66,8 +66,8 @@ class Door:
     ) -> Exchange:
         """The answer as soon as its head is there, which may take `seconds`; those of an upload begin when it is sent.
 
-        Raises what `send` raises, and what made the source of an upload break off. An answer that says itself that it is
-        larger than `max_bytes` is a ProviderError.
+        Raises what `send` raises, what made the source of an upload break off, and RequestTooSlow where nothing comes from
+        it. An answer that says itself that it is larger than `max_bytes` is a ProviderError.
         """
         headers, upload = dict(request.headers), request.body if isinstance(request.body, Upload) else None
         if upload is not None and upload.length is not None:
@@ -87,6 +87,8 @@ class Door:
             except (aiohttp.ClientError, OSError):
                 if upload is not None and upload.failure is not None:
                     raise upload.failure from None
+                if upload is not None and upload.waits and limit.expired():
+                    raise RequestTooSlow from None
                 raise
             finally:
                 if upload is not None:

@@ -185,6 +185,41 @@ async def test_a_caller_in_a_hurry_does_not_open_the_breaker(connected: Broker, 
     assert breaker.failures == 0
 
 
+@pytest.mark.parametrize("before", [0, 3])
+async def test_an_upload_that_stalls_is_its_callers_trouble_and_nobody_elses(
+    connected: Broker, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    async def stalling() -> AsyncIterator[bytes]:
+        for _ in range(before):
+            yield bytes(10_000)
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr("app.oauth.exchange.IDLE_SECONDS", 0.3)
+    upstream.reads = False
+    upstream.answers = [silence]
+    answer = await connected.http.put(
+        "/proxy/acme/ada/file", content=stalling(), headers={"Content-Length": "100000"}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (408, "request_timeout")
+    [breaker] = [each for each in connected.services.breakers if each.key.kind == "api"]
+    assert breaker.failures == 0
+
+
+async def test_an_upload_whose_beginning_takes_its_time_is_sent_all_the_same(
+    connected: Broker, upstream: Upstream
+) -> None:
+    async def late_one() -> AsyncIterator[bytes]:
+        await asyncio.sleep(1.5)
+        yield bytes(100_000)
+
+    answer = await connected.http.put(
+        "/proxy/acme/ada/file",
+        content=late_one(),
+        headers={"Content-Length": "100000", "Prefer": "wait=1"},
+    )
+    assert answer.status_code == 200 and len(upstream.seen[0].body) == 100_000
+
+
 async def test_failures_count_once_a_call(connected: Broker, upstream: Upstream) -> None:
     upstream.answers = [BUSY]
     await call(connected)
