@@ -92,6 +92,8 @@ class ApiCaller:
         self._backoff = backoff
         self._pacing = pacing or Unpaced()
         self._max_bytes = max_bytes
+        # Generations, and when: tokens that were made for an upload's next time, and those that were refused at birth.
+        self._renewed: Bounded[UUID, tuple[int, float]] = Bounded(_REFUSED_MOST)
         self._refused: Bounded[UUID, tuple[int, float]] = Bounded(_REFUSED_MOST)
 
     @property
@@ -128,7 +130,7 @@ class ApiCaller:
         client = self._clients.get(key.provider)
         token = await self._refresher.fresh(key, Need(), wait=talk.wait)
         answer = await self._asked(client, talk, token)
-        if answer.status != 401 or not talk.manners.renews or self._is_refused_at_birth(token):
+        if answer.status != 401 or not talk.manners.renews or self._is_in(self._refused, token):
             return answer
         if talk.is_spent:  # the caller can send it again, and finds a token that works
             await self._renewed_for_the_next(key, talk, token, answer)
@@ -137,23 +139,29 @@ class ApiCaller:
         token = await self._refresher.force(key, generation=token.grant.generation, wait=talk.wait)
         answer = await self._asked(client, talk, token)
         if answer.status == 401:
-            refused = (token.grant.generation, self._clock.monotonic())
-            self._refused.put(token.grant.id, refused)
+            self._note(self._refused, token)
         return answer
 
     async def _renewed_for_the_next(
         self, key: GrantKey, talk: _Conversation[R, A], token: Token, answer: A
     ) -> None:
+        if self._is_in(self._renewed, token):
+            self._note(self._refused, token)
+            return
         try:
             with suppress(BrokerError):
-                await self._refresher.force(key, generation=token.grant.generation, wait=talk.wait)
+                made = await self._refresher.force(key, generation=token.grant.generation, wait=talk.wait)
+                self._note(self._renewed, made)
         except BaseException:
             talk.drop(answer)
             raise
 
-    def _is_refused_at_birth(self, token: Token) -> bool:
-        """Whether the token was refused as soon as it was made: then another one helps nobody for a while."""
-        generation, at = self._refused.get(token.grant.id, (0, 0.0))
+    def _note(self, those: Bounded[UUID, tuple[int, float]], token: Token) -> None:
+        those.put(token.grant.id, (token.grant.generation, self._clock.monotonic()))
+
+    def _is_in(self, those: Bounded[UUID, tuple[int, float]], token: Token) -> bool:
+        """Whether it was noted there a moment ago: then another token helps nobody for a while."""
+        generation, at = those.get(token.grant.id, (0, 0.0))
         return generation == token.grant.generation and self._clock.monotonic() < at + _REFUSED_SECONDS
 
     async def _asked(self, client: OAuthClient, talk: _Conversation[R, A], token: Token) -> A:
@@ -268,7 +276,7 @@ class _Conversation(Generic[R, A]):
             return None
         else:
             retry_after = heard.retry_after()
-            is_repeated = self.manners.repeats_answer(heard.status, names_a_time=retry_after is not None)
+            is_repeated = self.manners.repeats_answer(heard.status)
         if not is_repeated:
             return None
         left = None if self._until is None else self._until - self._clock.monotonic()
