@@ -83,9 +83,12 @@ class FastProtocol(HttpToolsProtocol):
         return True
 
     def _tell_when_lost(self, callback: Callable[[], None] | None) -> None:
-        """Calls that when the client hangs up; None: nobody asks any more. Requests on a connection are answered one after
-        the other, so there is one at most."""
-        self._when_lost = callback
+        """Calls that when the client hangs up, at once where it has already; None: nobody asks any more. Requests on a
+        connection are answered one after the other, so there is one at most."""
+        if callback is not None and self.transport.is_closing():
+            callback()
+        else:
+            self._when_lost = callback
 
     def _abort(self, answered: ref[RequestResponseCycle]) -> None:
         """Ends the connection in the middle of an answer, by which the client sees that it is none."""

@@ -57,8 +57,10 @@ class Passing(Response):
             task.cancel()
 
         watch: Callable[[Callable[[], None] | None], None] = scope.get("extensions", {}).get(LOST, _nobody)
-        watch(lost)
         try:
+            watch(lost)
+            if is_lost:  # before anybody watched
+                await asyncio.sleep(0)  # where the cancellation is raised: nothing is asked for nobody
             await self._pass(scope, send)
         except asyncio.CancelledError:
             if not is_lost or task.uncancel():

@@ -5,25 +5,24 @@ fresh token -> breaker -> place -> request, again where that may be -> 401? one 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
-from typing import Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
+from app.apis.conversation import A, Conversation, R
 from app.apis.manners import Manners, is_failure
+from app.apis.unpaced import Pacing, Unpaced
 from app.bounded import Bounded
 from app.breaker import BreakerKey, Breakers
 from app.clock import Clock
-from app.errors import BrokerError, ProviderUnavailable, RefreshTimeout, Sent, UpstreamError
+from app.errors import BrokerError, ProviderUnavailable, Sent, UpstreamError
 from app.grants.grant import GrantKey, LeanGrant, not_found
-from app.grants.refresh import DEFAULT_WAIT, Refresher
+from app.grants.refresh import Refresher
 from app.grants.token import Need, Token
 from app.oauth.client import OAuthClient, OAuthClients
 from app.oauth.door import Door
-from app.oauth.exchange import Exchange, Upload
+from app.oauth.exchange import Exchange
 from app.oauth.wire import HttpAnswer, HttpRequest, StreamRequest
 from app.resilience import Backoff
 
@@ -31,32 +30,6 @@ MAX_API_ANSWER_BYTES = 16 * 1024 * 1024  # a page of a list, read whole
 _PATIENCE_SECONDS = 30.0  # of who does not say how long it can wait, with limits
 _REFUSED_SECONDS = 60.0
 _REFUSED_MOST = 10_000
-
-R = TypeVar("R", bound=HttpRequest | StreamRequest)
-A = TypeVar("A", bound=HttpAnswer | Exchange)
-
-
-class Pacing(Protocol):
-    """Keeps to what a provider's API, or one of its grants, may be asked."""
-
-    async def admit(self, client: OAuthClient, grant_id: UUID, *, within: float) -> None:
-        """Returns when one more request may be sent, which is then taken to be. Raises a BrokerError where that would take
-        longer than `within` seconds."""
-        ...
-
-    def held(self, client: OAuthClient, grant_id: UUID, seconds: float) -> None:
-        """The provider wants no more requests for so long."""
-        ...
-
-
-class Unpaced:
-    """No limit."""
-
-    async def admit(self, client: OAuthClient, grant_id: UUID, *, within: float) -> None:
-        return
-
-    def held(self, client: OAuthClient, grant_id: UUID, seconds: float) -> None:
-        return
 
 
 @dataclass(frozen=True)
@@ -92,6 +65,8 @@ class ApiCaller:
         self._backoff = backoff
         self._pacing = pacing or Unpaced()
         self._max_bytes = max_bytes
+        # Generations, and when: tokens that were made for an upload's next time, and those that were refused at birth.
+        self._renewed: Bounded[UUID, tuple[int, float]] = Bounded(_REFUSED_MOST)
         self._refused: Bounded[UUID, tuple[int, float]] = Bounded(_REFUSED_MOST)
 
     @property
@@ -107,7 +82,7 @@ class ApiCaller:
         Raises what `Refresher.fresh` raises, and ProviderUnavailable for 5xx and where nothing came back.
         """
         manners = Manners(self._backoff.attempts, repeatable=repeatable)
-        return await self._answer(key, _Conversation(request, manners, self._send, _keep, self._clock))
+        return await self._answer(key, Conversation(request, manners, self._send, _keep, self._clock))
 
     async def open(
         self, key: GrantKey, request: StreamRequest, manners: Manners, *, grant_id: UUID | None = None
@@ -118,7 +93,7 @@ class ApiCaller:
         Raises what `Refresher.fresh` raises, GrantNotFound where the key leads to another grant by now, UpstreamError where
         nothing came back or it cannot be passed on, and what made the source of an upload break off.
         """
-        talk = _Conversation(request, manners, self._open, Exchange.close, self._clock, grant_id=grant_id)
+        talk = Conversation(request, manners, self._open, Exchange.close, self._clock, grant_id=grant_id)
         try:
             exchange = await self._answer(key, talk)
         except _Failed:
@@ -127,11 +102,11 @@ class ApiCaller:
         assert talk.grant is not None
         return Opened(exchange, talk.attempts, talk.grant)
 
-    async def _answer(self, key: GrantKey, talk: _Conversation[R, A]) -> A:
+    async def _answer(self, key: GrantKey, talk: Conversation[R, A]) -> A:
         client = self._clients.get(key.provider)
         token = await self._refresher.fresh(key, Need(), wait=talk.wait)
         answer = await self._asked(client, talk, token)
-        if answer.status != 401 or not talk.manners.renews or self._is_refused_at_birth(token):
+        if answer.status != 401 or not talk.manners.renews or self._is_in(self._refused, token):
             return answer
         if talk.is_spent:  # the caller can send it again, and finds a token that works
             await self._renewed_for_the_next(key, talk, token, answer)
@@ -140,26 +115,32 @@ class ApiCaller:
         token = await self._refresher.force(key, generation=token.grant.generation, wait=talk.wait)
         answer = await self._asked(client, talk, token)
         if answer.status == 401:
-            refused = (token.grant.generation, self._clock.monotonic())
-            self._refused.put(token.grant.id, refused)
+            self._note(self._refused, token)
         return answer
 
     async def _renewed_for_the_next(
-        self, key: GrantKey, talk: _Conversation[R, A], token: Token, answer: A
+        self, key: GrantKey, talk: Conversation[R, A], token: Token, answer: A
     ) -> None:
+        if self._is_in(self._renewed, token):
+            self._note(self._refused, token)
+            return
         try:
             with suppress(BrokerError):
-                await self._refresher.force(key, generation=token.grant.generation, wait=talk.wait)
+                made = await self._refresher.force(key, generation=token.grant.generation, wait=talk.wait)
+                self._note(self._renewed, made)
         except BaseException:
             talk.drop(answer)
             raise
 
-    def _is_refused_at_birth(self, token: Token) -> bool:
-        """Whether the token was refused as soon as it was made: then another one helps nobody for a while."""
-        generation, at = self._refused.get(token.grant.id, (0, 0.0))
+    def _note(self, those: Bounded[UUID, tuple[int, float]], token: Token) -> None:
+        those.put(token.grant.id, (token.grant.generation, self._clock.monotonic()))
+
+    def _is_in(self, those: Bounded[UUID, tuple[int, float]], token: Token) -> bool:
+        """Whether it was noted there a moment ago: then another token helps nobody for a while."""
+        generation, at = those.get(token.grant.id, (0, 0.0))
         return generation == token.grant.generation and self._clock.monotonic() < at + _REFUSED_SECONDS
 
-    async def _asked(self, client: OAuthClient, talk: _Conversation[R, A], token: Token) -> A:
+    async def _asked(self, client: OAuthClient, talk: Conversation[R, A], token: Token) -> A:
         """One operation of the breaker, however many tries it takes. Raises GrantNotFound before any of them."""
         if talk.grant_id not in (None, token.grant.id):
             raise not_found(token.grant.key)
@@ -174,7 +155,7 @@ class ApiCaller:
             error.about(provider=client.name, user_id=grant.key.user_id, grant_id=grant.id)
             raise
 
-    async def _tried(self, client: OAuthClient, talk: _Conversation[R, A], is_probe: bool) -> A:
+    async def _tried(self, client: OAuthClient, talk: Conversation[R, A], is_probe: bool) -> A:
         """Raises _Failed with the last answer, where the provider failed."""
         assert talk.grant is not None
         while True:
@@ -196,7 +177,7 @@ class ApiCaller:
                 talk.drop(heard)
             await self._clock.sleep(delay)
 
-    def _heed(self, client: OAuthClient, talk: _Conversation[R, A], heard: A | UpstreamError) -> None:
+    def _heed(self, client: OAuthClient, talk: Conversation[R, A], heard: A | UpstreamError) -> None:
         """A pause is everybody's. Who has a way of its own with 429 goes by that where the API has no limits that we know."""
         if isinstance(heard, UpstreamError) or heard.status != 429 or talk.grant is None:
             return
@@ -204,7 +185,7 @@ class ApiCaller:
         if seconds and (talk.manners.waits_out or client.provider.api.is_limited):
             self._pacing.held(client, talk.grant.id, seconds)
 
-    async def _heard(self, client: OAuthClient, talk: _Conversation[R, A]) -> A | UpstreamError:
+    async def _heard(self, client: OAuthClient, talk: Conversation[R, A]) -> A | UpstreamError:
         """What came of one try. Raises _OutOfTime where it was the caller's time that did not suffice."""
         left, most = talk.left(), self._door.timeout_seconds
         seconds = most if left is None else min(most, left)
@@ -222,65 +203,6 @@ class ApiCaller:
 
     async def _open(self, client: OAuthClient, request: StreamRequest, seconds: float) -> Exchange:
         return await self._door.open(client, request, seconds=seconds, max_bytes=self._max_bytes)
-
-
-class _Conversation(Generic[R, A]):
-    """One call under way, and what has been done for it."""
-
-    def __init__(
-        self,
-        request: R,
-        manners: Manners,
-        ask: Callable[[OAuthClient, R, float], Awaitable[A]],
-        drop: Callable[[A], None],
-        clock: Clock,
-        *,
-        grant_id: UUID | None = None,
-    ) -> None:
-        self.grant_id = grant_id
-        self.request = request
-        self.manners = manners
-        self.ask = ask
-        self.drop = drop
-        self.grant: LeanGrant | None = None
-        self.failed: A | None = None
-        self.attempts = self.tries = 0
-        self._clock = clock
-        self._until = None if manners.within is None else clock.monotonic() + manners.within
-
-    @property
-    def is_spent(self) -> bool:
-        """Whether its body has begun to leave, and there is only one of it."""
-        return isinstance(self.request.body, Upload) and self.request.body.begun
-
-    def left(self) -> float | None:
-        """Seconds until the caller's time is over. Raises RefreshTimeout where it is."""
-        if self._until is None:
-            return None
-        left = self._until - self._clock.monotonic()
-        if left > 0:
-            return left
-        raise RefreshTimeout("This takes longer than you wanted to wait. Try again shortly.", retry_after=1)
-
-    @property
-    def wait(self) -> timedelta:
-        """For a token."""
-        left = self.left()
-        return DEFAULT_WAIT if left is None else timedelta(seconds=left)
-
-    def pause(self, backoff: Backoff, heard: A | UpstreamError) -> float | None:
-        """Seconds until it is tried again; None: what was heard stands."""
-        if isinstance(heard, UpstreamError):
-            retry_after, is_repeated = heard.retry_after, self.manners.repeats_error(heard)
-        elif heard.status < 429:
-            return None
-        else:
-            retry_after = heard.retry_after()
-            is_repeated = self.manners.repeats_answer(heard.status, names_a_time=retry_after is not None)
-        if not is_repeated:
-            return None
-        left = None if self._until is None else self._until - self._clock.monotonic()
-        return self.manners.pause(backoff, self.tries, retry_after=retry_after, left=left)
 
 
 class _Failed(ProviderUnavailable):

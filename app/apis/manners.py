@@ -2,14 +2,15 @@
 
 answer                            an idempotent request        any other
 2xx 3xx 4xx 501 505               stands                       stands
-429, or 503 with Retry-After      once more, where waited out  the same: it was refused before anything was done
+429                               once more, where waited out  the same: it was refused before anything was done
+503 with Retry-After              once more, where waited out  stands: what failed may have begun
 other 5xx                         once more                    stands
 nothing came back                 once more                    only if it was never sent
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from app.errors import Category, Sent, UpstreamError
@@ -36,9 +37,9 @@ class Manners:
     renews: bool = True
     within: float | None = None
 
-    def repeats_answer(self, status: int, *, names_a_time: bool) -> bool:
-        """Whether an answer of that status is no reason to stop. `names_a_time`: it has a Retry-After."""
-        if self.waits_out and (status == 429 or (status == 503 and names_a_time)):
+    def repeats_answer(self, status: int) -> bool:
+        """Whether an answer of that status is no reason to stop."""
+        if self.waits_out and status == 429:
             return True
         return self.repeatable and is_failure(status)
 
@@ -64,7 +65,7 @@ def is_failure(status: int) -> bool:
     return status >= 500 and status not in _FOR_GOOD
 
 
-def is_repeatable(method: str, header_names: Iterable[str]) -> bool:
+def is_repeatable(method: str, sent: Mapping[str, str]) -> bool:
     """Whether the request may be sent again though it may have been processed: by its method, or since it carries an
-    Idempotency-Key, by which the provider knows it again."""
-    return method in IDEMPOTENT or any(name.lower() == "idempotency-key" for name in header_names)
+    Idempotency-Key, by which the provider knows it again. `sent`: the headers that go to the provider, by lower-case names."""
+    return method in IDEMPOTENT or bool(sent.get("idempotency-key", "").strip())

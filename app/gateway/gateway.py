@@ -11,8 +11,10 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from app.apis.caller import ApiCaller, Opened
+from app.apis.crowd import Crowd
 from app.apis.manners import Manners, is_repeatable
 from app.errors import UpstreamError
 from app.gateway import headers, refusals
@@ -23,7 +25,7 @@ from app.oauth.client import OAuthClients
 from app.oauth.wire import StreamRequest, expanded_up_to, is_expandable
 
 _LOOKED_AT = 64 * 1024  # bytes of a refusal, for what it says
-_LOOKED_SECONDS = 5.0
+_LOOK_SECONDS = 2.0
 BODY_SECONDS = 5.0  # from the head on, for who wants an answer in one piece
 
 
@@ -74,33 +76,34 @@ class Reply:
         while piece := await self.piece():
             yield piece
 
-    @property
-    def seen(self) -> bytes:
-        """What was read `ahead`."""
-        return b"".join(self._ahead)
-
     async def ahead(self, most: int) -> bytes:
         """Some of the body, with which it begins all the same: `most` bytes, or all there are."""
         seen = sum(map(len, self._ahead))
         while seen < most and (piece := await self._opened.exchange.piece()):
             self._ahead.append(piece)
             seen += len(piece)
+        return self.begun(most)
+
+    def begun(self, most: int) -> bytes:
+        """As much of that as is there, whoever was interrupted in reading it."""
         return b"".join(self._ahead)[:most]
 
 
 class Gateway:
     """Calls, with the grant's token, what lies below the API's base."""
 
-    def __init__(self, caller: ApiCaller, clients: OAuthClients) -> None:
+    def __init__(self, caller: ApiCaller, clients: OAuthClients, crowd: Crowd | None = None) -> None:
         self._caller = caller
         self._clients = clients
+        self._crowd = crowd or Crowd()
 
     @asynccontextmanager
     async def open(self, call: Call) -> AsyncIterator[Reply]:
         """The answer, whatever its status, but for a 403 that says that the token lacks a scope: that is InsufficientScope.
 
         Leaving ends it: what was not read of it is never asked for. Raises what `Refresher.fresh` raises,
-        ProviderUnavailable and ProviderError where nothing came back that could be passed on, ValidationFailed for a target
+        ProviderUnavailable and ProviderError where nothing came back that could be passed on, Overloaded where too many of
+        the grant's calls, or of those to that API, are under way, ValidationFailed for a target
         that would leave the API's base, and what made the body's source break off.
         """
         client = self._clients.get(call.key.provider)
@@ -112,14 +115,17 @@ class Gateway:
             headers.sent(call.headers, client.provider.api.headers),
             call.body,
         )
-        opened = await self._caller.open(call.key, request, self._manners(call), grant_id=call.grant_id)
-        try:
-            reply = Reply(opened)
-            if reply.status == 403:
-                await _require_scope(reply, client.title, min(_LOOKED_SECONDS, call.within / 4))
-            yield reply
-        finally:
-            opened.exchange.close()
+        until = _now() + call.within
+        async with self._crowd.place(call.key, urlsplit(base).netloc, within=call.within):
+            manners = self._manners(call, request, within=until - _now())
+            opened = await self._caller.open(call.key, request, manners, grant_id=call.grant_id)
+            try:
+                reply = Reply(opened)
+                if reply.status == 403:
+                    await _require_scope(reply, client.title, until=until)
+                yield reply
+            finally:
+                opened.exchange.close()
 
     async def whole(self, call: Call, *, most: int, seconds: float = BODY_SECONDS) -> Answer:
         """The answer with at most `most` bytes of its body, without a content coding that we know. What has come once the head
@@ -127,14 +133,14 @@ class Gateway:
         async with self.open(call) as reply:
             return await in_one_piece(reply, most=most, seconds=seconds)
 
-    def _manners(self, call: Call) -> Manners:
+    def _manners(self, call: Call, request: StreamRequest, *, within: float) -> Manners:
         attempts = self._caller.attempts if call.attempts is None else call.attempts
         return Manners(
             max(1, attempts),
-            repeatable=is_repeatable(call.method, (name for name, _ in call.headers)),
+            repeatable=is_repeatable(request.method, request.headers),
             waits_out=True,
             renews=attempts > 0,
-            within=call.within,
+            within=within,
         )
 
 
@@ -153,19 +159,19 @@ async def in_one_piece(reply: Readable, *, most: int, seconds: float) -> Answer:
     return Answer(reply.status, kept, text, reply.attempts, is_cut=not (has_ended and is_all))
 
 
-async def _require_scope(reply: Reply, title: str, seconds: float) -> None:
-    """Raises InsufficientScope, where the 403 says so."""
+async def _require_scope(reply: Reply, title: str, *, until: float) -> None:
+    """Raises InsufficientScope, where the 403 says so in what has come of it in time; its status stands, whatever becomes of
+    the rest."""
     challenge, body = reply.header("www-authenticate"), b""
     if "json" in reply.header("content-type"):
-        raw = await _beginning(reply, seconds)
-        body, _ = expanded_up_to(raw, reply.header("content-encoding"), limit=_LOOKED_AT)
+        with suppress(TimeoutError, UpstreamError):
+            async with asyncio.timeout_at(min(until, _now() + _LOOK_SECONDS)):
+                await reply.ahead(_LOOKED_AT)
+        body, _ = expanded_up_to(reply.begun(_LOOKED_AT), reply.header("content-encoding"), limit=_LOOKED_AT)
     if refusals.lacks_scope(challenge, body):
         raise refusals.insufficient_scope(reply.grant, title, challenge)
 
 
-async def _beginning(reply: Reply, seconds: float) -> bytes:
-    """As much of a refusal's body as comes at once: its status stands, whatever becomes of the rest."""
-    with suppress(UpstreamError, TimeoutError):
-        async with asyncio.timeout(seconds):
-            return await reply.ahead(_LOOKED_AT)
-    return reply.seen
+def _now() -> float:
+    """By the event loop, which measures what others take of a caller's time."""
+    return asyncio.get_running_loop().time()

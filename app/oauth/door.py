@@ -14,11 +14,12 @@ from contextlib import contextmanager
 
 import aiohttp
 
-from app.errors import Category, ProviderError, ProviderUnavailable, Sent
+from app.errors import Category, ProviderError, ProviderUnavailable, RequestTooSlow, Sent
 from app.oauth.client import OAuthClient
 from app.oauth.exchange import IDLE_SECONDS, Exchange, Upload, answer_too_large
 from app.oauth.wire import HttpAnswer, HttpRequest, StreamRequest, expanded
 from app.outbound.addresses import AddressRefused, Reachable
+from app.outbound.connector import NoConnectionFree
 from app.outbound.http import Outbound, exactly
 from app.telemetry import security_event
 
@@ -65,8 +66,8 @@ class Door:
     ) -> Exchange:
         """The answer as soon as its head is there, which may take `seconds`; those of an upload begin when it is sent.
 
-        Raises what `send` raises, and what made the source of an upload break off. An answer that says itself that it is
-        larger than `max_bytes` is a ProviderError.
+        Raises what `send` raises, what made the source of an upload break off, and RequestTooSlow where nothing comes from
+        it. An answer that says itself that it is larger than `max_bytes` is a ProviderError.
         """
         headers, upload = dict(request.headers), request.body if isinstance(request.body, Upload) else None
         if upload is not None and upload.length is not None:
@@ -86,6 +87,8 @@ class Door:
             except (aiohttp.ClientError, OSError):
                 if upload is not None and upload.failure is not None:
                     raise upload.failure from None
+                if upload is not None and upload.waits and limit.expired():
+                    raise RequestTooSlow from None
                 raise
             finally:
                 if upload is not None:
@@ -138,6 +141,8 @@ def _told(client: OAuthClient) -> Iterator[None]:
     except aiohttp.InvalidURL as error:
         security_event("address_refused", provider=client.name, detail="the URL cannot be read")
         raise _refused(client) from error
+    except NoConnectionFree as error:
+        raise _crowded(client) from error
     except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
         what = (
             "timeout"
@@ -183,6 +188,18 @@ def _unreachable(client: OAuthClient, what: str, sent: Sent) -> ProviderUnavaila
         sent=sent,
         category=Category.NETWORK,
         provider_code=what,
+    )
+
+
+def _crowded(client: OAuthClient) -> ProviderUnavailable:
+    """The provider was not asked, so no breaker counts it, and another try at once would be one more in the crowd."""
+    return ProviderUnavailable(
+        f"Too many requests to {client.title} are under way. Your connection is kept; try again shortly.",
+        provider=client.name,
+        sent=Sent.NOT_SENT,
+        category=Category.RATE_LIMIT,
+        provider_code="no_connection_free",
+        retry_after=1,
     )
 
 

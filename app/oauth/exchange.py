@@ -24,14 +24,15 @@ IDLE_SECONDS = 30.0
 class Upload:
     """A request's body that is sent as it comes, and so once only.
 
-    `length`: bytes, where they are known. `failure` is why its source broke off, which is then no trouble of the
-    provider's.
+    `length`: bytes, where they are known. `waits`: for its source, so that a time that is over meanwhile is no trouble of
+    the provider's. `failure` is why its source broke off, which is none either.
     """
 
     def __init__(self, source: AsyncIterable[bytes], *, length: int | None) -> None:
         self._source = source
         self.length = length
         self.begun = False
+        self.waits = False
         self.failure: Exception | None = None
         self._limit: asyncio.Timeout | None = None
         self._seconds = 0.0
@@ -51,12 +52,18 @@ class Upload:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         if self.begun:  # the library would send it once more, of which only an end is left
             raise ConnectionError("the body was sent already")
-        self.begun = True
+        self.begun = self.waits = True
+        self._moved(
+            IDLE_SECONDS
+        )  # the time of whoever sends it, rather than the provider's, before the first of it too
         try:
             async for chunk in self._source:
+                self.waits = False
                 self._moved(IDLE_SECONDS)
                 yield chunk
+                self.waits = True
                 self._moved(IDLE_SECONDS)
+            self.waits = False
         except Exception as error:
             self.failure = error
             raise

@@ -20,6 +20,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from app.outbound.addresses import AddressRefused, Reachable
+from app.outbound.connector import Connector
 
 _PER_HOST = 64
 _DNS_SECONDS = 10
@@ -50,9 +51,11 @@ class Outbound:
         that are read as they come. `repeats`: whether an idempotent request that a kept connection loses is sent once more,
         of which nobody is told."""
         self._reachable = reachable
-        self._timeout = aiohttp.ClientTimeout(connect=pool_seconds, sock_connect=connect_seconds)
+        self._pool_seconds = pool_seconds
+        both = pool_seconds + connect_seconds
+        self._timeout = aiohttp.ClientTimeout(connect=both, sock_connect=connect_seconds)
         self._idle_timeout = aiohttp.ClientTimeout(
-            connect=pool_seconds, sock_connect=connect_seconds, sock_read=idle_seconds
+            connect=both, sock_connect=connect_seconds, sock_read=idle_seconds
         )
         self._repeats = repeats
         self._max_connections = max_connections
@@ -65,7 +68,7 @@ class Outbound:
         """The answer, whose body is still to be read.
 
         Raises AddressRefused where the request would leave what is reachable, aiohttp.InvalidURL where nobody can tell
-        where it would go, and aiohttp.ClientError, ssl.SSLError and OSError as aiohttp does.
+        where it would go, NoConnectionFree, and other aiohttp.ClientError, ssl.SSLError and OSError as aiohttp does.
         """
         async with await self._asked(
             method, _parsed(url), headers=headers, body=body or None, timeout=self._timeout
@@ -112,7 +115,9 @@ class Outbound:
         if self._reachable is not None:
             self._reachable.require_host(target.raw_host or "")
         if self._session is None:
-            self._session = _session(self._reachable, self._timeout, self._max_connections)
+            self._session = _session(
+                self._reachable, self._timeout, self._max_connections, self._pool_seconds
+            )
             self._session._retry_connection = self._repeats  # there is no public way; a test guards it
         try:
             return await self._session.request(
@@ -164,7 +169,7 @@ class _Resolver(AbstractResolver):
 
 
 def _session(
-    reachable: Reachable | None, timeout: aiohttp.ClientTimeout, max_connections: int
+    reachable: Reachable | None, timeout: aiohttp.ClientTimeout, max_connections: int, pool_seconds: float
 ) -> aiohttp.ClientSession:
     resolver = aiohttp.DefaultResolver()
 
@@ -175,7 +180,8 @@ def _session(
             reachable.require(str(destination[0]), [str(destination[0])])
         return socket.socket(family, kind, protocol)
 
-    connector = aiohttp.TCPConnector(
+    connector = Connector(
+        pool_seconds=pool_seconds,
         limit=max_connections,
         limit_per_host=_PER_HOST,  # one provider that hangs must not take the connections of the others
         keepalive_timeout=_KEEPALIVE_SECONDS,

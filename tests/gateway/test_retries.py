@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from app.apis.crowd import OF_GRANT
+from app.gateway.call import Call
+from app.grants.grant import GrantKey
 from app.sandbox.server import Sandbox
 from tests.broker import Broker
 from tests.gateway.conftest import connect
@@ -61,11 +66,30 @@ async def test_what_was_refused_before_it_was_done_is_tried_again(
     connected: Broker, upstream: Upstream
 ) -> None:
     for method in ("GET", *OTHERS):
-        for refusal in (THROTTLED, BUSY_FOR_NOW, status(429)):
+        for refusal in (THROTTLED, status(429)):
             upstream.seen.clear()
             upstream.answers = [refusal, hello]
             answer = await call(connected, method)
             assert answer.status_code == 200 and len(upstream.seen) == 2
+
+
+async def test_what_failed_may_have_been_done_whatever_time_it_names(
+    connected: Broker, upstream: Upstream
+) -> None:
+    for method in ("GET", *OTHERS):
+        upstream.seen.clear()
+        upstream.answers = [BUSY_FOR_NOW, hello]
+        answer = await call(connected, method)
+        expected = (200, 2) if method == "GET" else (503, 1)
+        assert (answer.status_code, len(upstream.seen)) == expected, method
+
+
+async def test_a_key_that_is_not_sent_makes_nothing_repeatable(connected: Broker, upstream: Upstream) -> None:
+    for headers in ({"Idempotency_Key": "7", "Connection": "idempotency-key"}, {"Idempotency_Key": ""}):
+        upstream.seen.clear()
+        upstream.answers = [reset, hello]
+        assert (await call(connected, "POST", **headers)).status_code == 503
+        assert len(upstream.seen) == 1
 
 
 async def test_what_another_try_would_not_change_stands(connected: Broker, upstream: Upstream) -> None:
@@ -140,6 +164,17 @@ async def test_a_token_that_is_refused_at_birth_is_not_renewed_again_for_a_while
     assert len(upstream.seen) == 2 + 1 + 1
 
 
+async def test_uploads_whose_tokens_are_all_refused_renew_one_of_them(
+    connected: Broker, upstream: Upstream
+) -> None:
+    before = await connected.token("acme/ada")
+    upstream.tokens = set()
+    for _ in range(4):
+        answer = await connected.http.put("/proxy/acme/ada/file", content=bytes(100_000))
+        assert answer.status_code == 401
+    assert (await connected.token("acme/ada"))["generation"] == before["generation"] + 1
+
+
 async def test_no_tries_at_all_leave_a_401_as_it_is(connected: Broker, upstream: Upstream) -> None:
     before = await connected.token("acme/ada")
     upstream.tokens = set()
@@ -185,6 +220,41 @@ async def test_a_caller_in_a_hurry_does_not_open_the_breaker(connected: Broker, 
     assert breaker.failures == 0
 
 
+@pytest.mark.parametrize("before", [0, 3])
+async def test_an_upload_that_stalls_is_its_callers_trouble_and_nobody_elses(
+    connected: Broker, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    async def stalling() -> AsyncIterator[bytes]:
+        for _ in range(before):
+            yield bytes(10_000)
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr("app.oauth.exchange.IDLE_SECONDS", 0.3)
+    upstream.reads = False
+    upstream.answers = [silence]
+    answer = await connected.http.put(
+        "/proxy/acme/ada/file", content=stalling(), headers={"Content-Length": "100000"}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (408, "request_timeout")
+    [breaker] = [each for each in connected.services.breakers if each.key.kind == "api"]
+    assert breaker.failures == 0
+
+
+async def test_an_upload_whose_beginning_takes_its_time_is_sent_all_the_same(
+    connected: Broker, upstream: Upstream
+) -> None:
+    async def late_one() -> AsyncIterator[bytes]:
+        await asyncio.sleep(1.5)
+        yield bytes(100_000)
+
+    answer = await connected.http.put(
+        "/proxy/acme/ada/file",
+        content=late_one(),
+        headers={"Content-Length": "100000", "Prefer": "wait=1"},
+    )
+    assert answer.status_code == 200 and len(upstream.seen[0].body) == 100_000
+
+
 async def test_failures_count_once_a_call(connected: Broker, upstream: Upstream) -> None:
     upstream.answers = [BUSY]
     await call(connected)
@@ -202,6 +272,33 @@ async def test_an_open_breaker_is_told_and_nothing_is_sent(connected: Broker, up
     answer = await call(connected)
     assert (answer.status_code, answer.json()["provider_code"]) == (503, "breaker_open")
     assert len(upstream.seen) == 1
+
+
+async def test_streams_of_one_grant_do_not_shut_the_provider_off(
+    connected: Broker, sandbox: Sandbox, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def streaming(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"line")
+        await asyncio.sleep(60)
+        return response
+
+    await connect(connected, sandbox, "acme/bob")
+    monkeypatch.setattr("app.apis.crowd._PATIENCE_SECONDS", 0.2)
+    upstream.answers = [streaming]
+    async with AsyncExitStack() as under_way:
+        for number in range(OF_GRANT):
+            stream = Call(GrantKey("acme", "ada"), "POST", f"stream/{number}")
+            await under_way.enter_async_context(connected.services.gateway.open(stream))
+        upstream.answers = [hello]
+        answer = await call(connected)
+        assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+        assert answer.headers["retry-after"] == "1"
+        assert (await connected.http.get("/proxy/acme/bob/me")).status_code == 200
+        [breaker] = [each for each in connected.services.breakers if each.key.kind == "api"]
+        assert breaker.failures == 0
+    assert (await call(connected)).status_code == 200
 
 
 SCOPES: dict[str, Answering] = {
@@ -246,6 +343,25 @@ async def test_any_other_403_passes_as_it_is(connected: Broker, upstream: Upstre
     answer = await call(connected)
     assert (answer.status_code, answer.content) == (403, content)
     assert answer.headers["x-broker-attempts"] == "1"
+
+
+async def test_a_403_that_drips_is_answered_by_what_has_come_in_time(
+    connected: Broker, upstream: Upstream
+) -> None:
+    async def dripping(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(status=403, headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        await response.write(b"{")
+        await goes_on.wait()
+        await response.write(b"}")
+        return response
+
+    goes_on, upstream.answers = asyncio.Event(), [dripping]
+    call_ = Call(GrantKey("acme", "ada"), "POST", "me", within=1.0)
+    async with connected.services.gateway.open(call_) as given:
+        goes_on.set()
+        assert given.status == 403
+        assert b"".join([piece async for piece in given.chunks()]) == b"{}"
 
 
 async def test_silence_is_bounded(broker: Broker, sandbox: Sandbox, upstream: Upstream) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -97,6 +98,24 @@ async def test_a_client_that_hangs_up_ends_the_providers_request(
     writer.transport.abort()
     await until(lambda: upstream.hung_up == 1)
     await until(lambda: '"outcome": "hung_up"' in replica.log.read_text())
+    assert "Exception" not in replica.log.read_text() and "crashed" not in replica.log.read_text()
+
+
+async def test_a_client_that_has_hung_up_already_leaves_nothing_open(
+    replica: Replica, upstream: Upstream
+) -> None:
+    """While its key was looked up, which is before anybody watched."""
+    upstream.answers = [pieces(1000, 10, pause=0.05)]
+    await asyncio.sleep(6)  # the key is not known any more
+    clients = [
+        socket.create_connection(("127.0.0.1", int(replica.url.rpartition(":")[2]))) for _ in range(20)
+    ]
+    for number, each in enumerate(clients):
+        each.sendall(f"{GET.replace('file', f'file/{number}')}\r\n".encode())
+    for each in clients:
+        each.close()
+    await until(lambda: replica.log.read_text().count('"outcome": "hung_up"') == 20)
+    await until(lambda: len(upstream.seen) - 1 == upstream.hung_up)
     assert "Exception" not in replica.log.read_text() and "crashed" not in replica.log.read_text()
 
 

@@ -77,14 +77,19 @@ def test_a_preference_to_wait_is_ours_and_the_others_are_the_providers() -> None
 
 
 def test_what_may_be_repeated() -> None:
-    assert is_repeatable("PUT", []) and is_repeatable("POST", ["Idempotency-Key"])
-    assert not is_repeatable("POST", ["if-match"]) and not is_repeatable("PATCH", [])
+    key = ("idempotency-key", "7")
+    assert is_repeatable("PUT", {}) and is_repeatable("POST", sent([key], {}))
+    assert not is_repeatable("POST", {"if-match": "1"}) and not is_repeatable("PATCH", {})
+    for given_ in (
+        [key, ("connection", "Idempotency-Key")],
+        [("idempotency-key", " ")],
+        [("idempotency-key", "")],
+    ):
+        assert not is_repeatable("POST", sent(given_, {})), given_
     twice, once = Manners(3, repeatable=True, waits_out=True), Manners(3, repeatable=False, waits_out=True)
     for status in range(200, 600):
-        for timed in (True, False):
-            is_refusal = status == 429 or (status == 503 and timed)
-            assert once.repeats_answer(status, names_a_time=timed) is is_refusal
-            assert twice.repeats_answer(status, names_a_time=timed) is (is_refusal or is_failure(status))
+        assert once.repeats_answer(status) is (status == 429)
+        assert twice.repeats_answer(status) is (status == 429 or is_failure(status))
     assert {status for status in range(500, 506) if not is_failure(status)} == {501, 505}
     for what in Sent:
         lost = ProviderUnavailable("", provider="p", sent=what, category=Category.NETWORK)
