@@ -49,8 +49,11 @@ _NOT_ANSWERED = frozenset(
     }
 )  # fmt: skip
 _NOT_ANSWERED_BEGIN = ("x-broker-", "access-control-")
-_ITEM = re.compile(r'(?:[^",]|"(?:\\.|[^"\\])*")+')
+# Of a list. A quotation that nobody ends goes on to the end, rather than being looked for again from every character in it.
+_ITEM = re.compile(r'(?:[^",]|"(?:\\.|[^"\\])*+"?)++', re.DOTALL)
 _WAIT = re.compile(r"\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")  # RFC 9110 section 5.6.2
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 section 5.5
 _USER_AGENT = "token-broker"
 
 
@@ -58,10 +61,10 @@ def sent(given: Iterable[tuple[str, str]], defaults: Mapping[str, str]) -> dict[
     """What goes to the provider of a caller's headers, which have lower-case names. `defaults` are the catalogue's, for what
     the caller does not say itself. Lines of one name are one, separated by commas (RFC 9110 section 5.3)."""
     pairs = list(given)
-    named = _named_by_connection(pairs)
+    dropped = _NOT_SENT | _named_by_connection(pairs)
     passed: dict[str, str] = {}
     for name, value in pairs:
-        if name in _NOT_SENT or name in named or name.startswith(_NOT_SENT_BEGIN):
+        if (read := _as_read(name)) in dropped or read.startswith(_NOT_SENT_BEGIN):
             continue
         if name == "prefer" and (value := without_wait(value)) == "":
             continue
@@ -75,10 +78,15 @@ def sent(given: Iterable[tuple[str, str]], defaults: Mapping[str, str]) -> dict[
 
 
 def received(given: Iterable[tuple[str, str]]) -> Pairs:
-    """A provider's headers, which have lower-case names, without its connection's and its cookies."""
+    """A provider's headers, which have lower-case names, without its connection's and its cookies, and without those that
+    are none: what one server lets pass there ends the answer at the next."""
     pairs = tuple(given)
     dropped = _NOT_RECEIVED | _named_by_connection(pairs)
-    return tuple(pair for pair in pairs if pair[0] not in dropped)
+    return tuple(
+        (name, value)
+        for name, value in pairs
+        if _as_read(name) not in dropped and _TOKEN.fullmatch(name) and not _CONTROL.search(value)
+    )
 
 
 def answered(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -87,7 +95,7 @@ def answered(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [
         ("x-upstream-request-id" if name == "x-request-id" else name, value)
         for name, value in pairs
-        if name not in _NOT_ANSWERED and not name.startswith(_NOT_ANSWERED_BEGIN)
+        if (read := _as_read(name)) not in _NOT_ANSWERED and not read.startswith(_NOT_ANSWERED_BEGIN)
     ]
 
 
@@ -106,5 +114,13 @@ def without_wait(prefer: str) -> str:
 
 def _named_by_connection(pairs: Iterable[tuple[str, str]]) -> frozenset[str]:
     return frozenset(
-        token.strip().lower() for name, value in pairs if name == "connection" for token in value.split(",")
+        _as_read(token.strip().lower())
+        for name, value in pairs
+        if name == "connection"
+        for token in value.split(",")
     )
+
+
+def _as_read(name: str) -> str:
+    """As servers read it that hand headers on as variables (RFC 3875 section 4.1.18): there `_` and `-` are the same."""
+    return name.replace("_", "-")

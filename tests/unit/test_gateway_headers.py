@@ -71,9 +71,40 @@ def test_a_preference_to_wait_is_ours_and_the_others_are_the_providers() -> None
         ("respond-async, wait=10", 10, "respond-async"),
         ('outlook.timezone="a, wait=3", WAIT = "5"; x', 5, 'outlook.timezone="a, wait=3"'),
         ("wait=soon", None, "wait=soon"),
+        ('a="b, wait=3', None, 'a="b, wait=3'),
+        ('wait=4, "\\', 4, '"\\'),
         ("", None, ""),
     ):
         assert (wait_in(given_), without_wait(given_)) == (wait, rest), given_
+
+
+def test_a_quotation_that_nobody_ends_is_read_once() -> None:
+    """Were it read again from each of its characters, this would take hours."""
+    prefer = 'a="' + '\\"' * 1_000_000
+    assert wait_in(prefer) is None and without_wait(prefer) == prefer
+
+
+def test_an_underscore_hides_nothing() -> None:
+    for name in (
+        "x_http_method_override",
+        "x_api_key",
+        "x_broker_retry",
+        "x_forwarded-for",
+        "content_length",
+    ):
+        assert name not in sent([(name, "1")], {})
+    assert "x-hop" not in sent([("connection", "X_Hop"), ("x-hop", "1")], {})
+    assert sent([("x_mine", "1")], {})["x_mine"] == "1"
+    assert received([("set_cookie", "a=1"), ("x_mine", "1")]) == (("x_mine", "1"),)
+    assert answered([("access_control_allow_origin", "*")]) == []
+
+
+def test_what_is_no_header_is_not_received() -> None:
+    for value in ("a\x00b", "a\x01b", "a\x0bb", "a\x7fb", "a\rx: b", "a\nx: b"):
+        assert received([("x-a", value), ("etag", '"7"')]) == (("etag", '"7"'),)
+    for name in ("x a", "x(a", "", "caf\xe9"):
+        assert received([(name, "1")]) == ()
+    assert received([("x-a", "a\tb \xe9")]) == (("x-a", "a\tb \xe9"),)
 
 
 def test_what_may_be_repeated() -> None:
