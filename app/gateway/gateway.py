@@ -46,11 +46,12 @@ class Reply:
     it. `grant`: whose token was used last.
     """
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, opened: Opened, url: str) -> None:
+        """`url`: what was asked."""
         self._opened = opened
         self._ahead: deque[bytes] = deque()
         self.status = opened.exchange.status
-        self.headers = headers.received(opened.exchange.headers)
+        self.headers = headers.received(opened.exchange.headers, url)
         self.attempts = opened.attempts
         self.grant: LeanGrant = opened.grant
 
@@ -114,7 +115,7 @@ class Gateway:
         )
         opened = await self._caller.open(call.key, request, self._manners(call), grant_id=call.grant_id)
         try:
-            reply = Reply(opened)
+            reply = Reply(opened, request.url)
             if reply.status == 403:
                 await _require_scope(reply, client.title, min(_LOOKED_SECONDS, call.within / 4))
             yield reply

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from urllib.parse import urljoin
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -54,6 +55,9 @@ _ITEM = re.compile(r'(?:[^",]|"(?:\\.|[^"\\])*+"?)++', re.DOTALL)
 _WAIT = re.compile(r"\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")  # RFC 9110 section 5.6.2
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 section 5.5
+# RFC 3986 section 4.3. What begins with `http:` alone is relative to some readers.
+_ABSOLUTE = re.compile(r"https?://[^/\\]|(?!https?:)[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+_LINKED = re.compile(r'("(?:\\.|[^"\\])*+"?)|<([^<>]*)>', re.DOTALL)  # RFC 8288 section 3
 _USER_AGENT = "token-broker"
 
 
@@ -77,13 +81,14 @@ def sent(given: Iterable[tuple[str, str]], defaults: Mapping[str, str]) -> dict[
     return passed
 
 
-def received(given: Iterable[tuple[str, str]]) -> Pairs:
+def received(given: Iterable[tuple[str, str]], url: str) -> Pairs:
     """A provider's headers, which have lower-case names, without its connection's and its cookies, and without those that
-    are none: what one server lets pass there ends the answer at the next."""
+    are none: what one server lets pass there ends the answer at the next. `url` is what was asked: what they name in relation
+    to that is named in full, or the caller would look for it here, and bring its key along."""
     pairs = tuple(given)
     dropped = _NOT_RECEIVED | _named_by_connection(pairs)
     return tuple(
-        (name, value)
+        _in_full(name, value, url)
         for name, value in pairs
         if _as_read(name) not in dropped and _TOKEN.fullmatch(name) and not _CONTROL.search(value)
     )
@@ -119,6 +124,26 @@ def _named_by_connection(pairs: Iterable[tuple[str, str]]) -> frozenset[str]:
         if name == "connection"
         for token in value.split(",")
     )
+
+
+def _in_full(name: str, value: str, url: str) -> tuple[str, str]:
+    """With addresses that are relative to `url` resolved (RFC 9110 sections 8.7 and 10.2.2)."""
+    if name in {"location", "content-location"}:
+        return name, _resolved(value, url)
+    if name == "link":
+        return name, _LINKED.sub(lambda found: found[1] or f"<{_resolved(found[2].strip(), url)}>", value)
+    return name, value
+
+
+def _resolved(reference: str, url: str) -> str:
+    """An absolute one as it is. What cannot be resolved is not led anywhere but to what was asked."""
+    if _ABSOLUTE.match(reference):
+        return reference
+    try:
+        full = urljoin(url, reference)
+    except ValueError:
+        return url
+    return full if _ABSOLUTE.match(full) else url
 
 
 def _as_read(name: str) -> str:
