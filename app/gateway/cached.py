@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 
 from app.clock import Clock
-from app.errors import ProviderUnavailable, Sent
+from app.errors import InsufficientScope, ProviderUnavailable, ReconnectRequired, Sent, ValidationFailed
 from app.gateway import headers
 from app.gateway.answers import KeptAnswers, Watch
 from app.gateway.asked import Asked
@@ -38,6 +38,11 @@ from app.oauth.resources import written
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"})
 _GATHER_SECONDS = 0.4  # from the head to the end of a body
 _GRACE_SECONDS = 0.5  # so that the call itself says first that it took too long
+_NOT_DONE = (
+    ValidationFailed,
+    ReconnectRequired,
+    InsufficientScope,
+)  # nothing was sent, or the provider refused it
 _CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
 # What a 304 does not tell again (RFC 9110 section 15.4.5).
 _OF_A_BODY = frozenset({"content-length", "content-type", "content-encoding", "content-language"})
@@ -117,17 +122,21 @@ class CachedGateway:
 
     async def _written(self, call: Call, leaving: AsyncExitStack) -> Reply:
         """Whatever came of it, but for a plain refusal, it may have changed what is kept (RFC 9111 section 4.4), and what is
-        about to arrive."""
+        about to arrive. Where nobody knows what came of it, it may do so yet."""
         client = self._clients.get(call.key.provider)
         grant = (await self._known.get(call.key)).value
-        is_refused = False
+        is_refused, is_unsure = False, True
         try:
             reply = await leaving.enter_async_context(self._gateway.open(call))
-            is_refused = 400 <= reply.status < 500
+            is_refused, is_unsure = 400 <= reply.status < 500, reply.status >= 500
             return reply
+        except _NOT_DONE:
+            is_refused = True
+            raise
         finally:
             if not is_refused:
-                meant = Meant(written(client.resources, call.target), grant_id=str(grant.id))
+                below = written(client.resources, call.target)
+                meant = Meant(below, grant_id=str(grant.id), is_unsure=is_unsure)
                 await asyncio.shield(self._answers.forget(meant))
 
     async def _fetched(self, call: Call, asked: Asked, leaving: AsyncExitStack) -> Given:
@@ -162,6 +171,10 @@ class CachedGateway:
             try:
                 opened = self._gateway.open(replace(call, headers=(*plain, *validators)))
                 reply = await leaving.enter_async_context(opened)
+                if validators and reply.status == 304 and not _is_of(asked, reply):
+                    # Another account's: that it is the same with that one tells nothing of what this one has.
+                    opened = self._gateway.open(replace(call, headers=plain))
+                    reply = await leaving.enter_async_context(opened)
                 if streams(reply.headers):
                     return Rest(reply, leaving.pop_all())
                 body = await _gathered(reply)
@@ -187,8 +200,7 @@ class CachedGateway:
             )
         status = 200 if is_confirmed else reply.status
         # The answer may be of another account than the one that was known a moment ago.
-        is_its = reply.grant.lineage_id == asked.key.lineage_id and reply.grant.id == asked.key.grant_id
-        if asked.seconds and is_its and may_be_kept(status, told.headers):
+        if asked.seconds and _is_of(asked, reply) and may_be_kept(status, told.headers):
             self._answers.keep(told, watch)
         elif kept is not None and reply.status < 500:
             self._answers.drop(kept)
@@ -207,6 +219,11 @@ class CachedGateway:
 def _flight_of(call: Call, asked: Asked) -> Hashable:
     """What is asked, how often at most and for how long: who would have it otherwise asks for himself."""
     return asked.key, call.attempts, call.within
+
+
+def _is_of(asked: Asked, reply: Reply) -> bool:
+    """Whether the answer is of the account that was asked about."""
+    return reply.grant.lineage_id == asked.key.lineage_id and reply.grant.id == asked.key.grant_id
 
 
 async def _gathered(reply: Reply) -> bytes | None:
