@@ -81,6 +81,13 @@ async def test_an_answer_without_a_body_that_has_a_length_is_answered(replica: R
             assert fields(answer)["etag"] == '"7"' and "content-length" not in fields(answer)
 
 
+async def test_a_header_is_sent_byte_for_byte_or_not_at_all(replica: Replica, raw: Raw) -> None:
+    assert (await told(replica, "/x", more=b"X-Name: caf\xc3\xa9\r\n")).startswith(b"HTTP/1.1 200 ")
+    assert b": caf\xc3\xa9\r\n" in raw.seen[-1]
+    answer = await told(replica, "/x", more=b"X-Name: caf\xe9\r\n")
+    assert answer.startswith(b"HTTP/1.1 422 ") and b"header.x-name" in answer and len(raw.seen) == 1
+
+
 async def test_an_answer_that_comes_bit_by_bit_is_given_so(replica: Replica, raw: Raw) -> None:
     raw.answer = CHUNKED + MARK + b"4\r\nlast\r\n0\r\n\r\n"
     for target in ("/x", "/kept/x"):
