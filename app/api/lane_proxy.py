@@ -6,16 +6,15 @@ the grant as it is known, the registration, the answer that is kept. Anything bu
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 from starlette.types import Scope, Send
 
 from app.api import headers
-from app.api.passing import fields_of
+from app.api.passing import fields_of, read
 from app.api.plain import Fields, Shown, shown_by
-from app.api.proxy import NAME, use_of
+from app.api.proxy import ADDRESSED, NAME, ROUTES, use_of
 from app.api.services import Services
 from app.api.untold import Untold
 from app.api.whole import EXTENSION, WriteWhole, lines_of
@@ -23,7 +22,7 @@ from app.audit.event import Disclosure
 from app.bounded import Bounded
 from app.consumers.consumer import Consumer
 from app.consumers.consumer import Scope as Right
-from app.errors import BrokerError
+from app.errors import BrokerError, ValidationFailed
 from app.gateway.asked import Asked
 from app.gateway.call import Call
 from app.gateway.counts import Outcome
@@ -34,20 +33,12 @@ from app.grants.grant import DEFAULT_ACCOUNT, GrantKey, LeanGrant
 from app.telemetry import PROXIED
 
 PATHS = (b"/proxy/", b"/api/v1/proxy/")
-_ROUTE = "/proxy/{provider}/{user_id}"
-_PATH = re.compile(r"(?P<prefix>/api/v1)?/proxy/(?P<provider>[^/]+)/(?P<user>[^/]+)(?P<rest>/(?P<path>.*))?")
 # None of them makes the answer another one; and no key is kept here.
 _ASIDE = frozenset(
     {
-        b"authorization",
-        b"x-api-key",
-        b"x-request-id",
-        b"x-correlation-id",
-        b"traceparent",
-        b"tracestate",
-        b"baggage",
+        b"authorization", b"x-api-key", b"x-request-id", b"x-correlation-id", b"traceparent", b"tracestate", b"baggage",
     }
-)
+)  # fmt: skip
 _TRIES = frozenset({None, "0", "1", "2", "3", "4", "5"})
 _REMEMBERED = 1_000
 _LARGEST = 32 * 1024  # bytes of a body that is held for them
@@ -178,30 +169,28 @@ class ProxyLane:
     def _call(self, scope: Scope, consumer: Consumer) -> tuple[Call, str] | None:
         """What is asked, and the template of its route; None for what is never kept, and what the route refuses."""
         raw, query = scope.get("raw_path") or b"", scope["query_string"]
-        path = _PATH.fullmatch(raw.decode()) if raw.isascii() and query.isascii() else None
+        path = ADDRESSED.fullmatch(raw.decode()) if raw.isascii() and query.isascii() else None
         if path is None or not consumer.has(Right.PROXY):
             return None
-        given = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
-        named = dict(given)
         try:
+            given = tuple(read(scope["headers"]))
+            named = dict(given)
             account = named.get("x-broker-account")
             key = GrantKey(
                 NAME.validate_python(path["provider"]),
-                NAME.validate_python(path["user"]),
+                NAME.validate_python(path["user_id"]),
                 DEFAULT_ACCOUNT if account is None else NAME.validate_python(account),
             )
-        except ValidationError:
+        except (ValidationError, ValidationFailed):
             return None
         if key.provider not in self._clients or not consumer.may_see(key.provider, key.user_id):
             return None
         target = path["path"] or ""
-        if (
-            not self._clients.get(key.provider).kept_seconds(target)
-            or named.get("x-broker-retry") not in _TRIES
-        ):
+        is_kept = self._clients.get(key.provider).kept_seconds(target) > 0
+        if not is_kept or named.get("x-broker-retry") not in _TRIES:
             return None
-        route = f"{path['prefix'] or ''}{_ROUTE}{'/{path:path}' if path['rest'] else ''}"
-        return Call(key, "GET", f"{target}?{query.decode()}" if query else target, given), route
+        wanted = f"{target}?{query.decode()}" if query else target
+        return Call(key, "GET", wanted, given), ROUTES[path["prefix"]].path
 
     def _built(self, consumer: Consumer, asked: Asked, kept: Kept, route: str) -> Hit:
         grant = asked.grant

@@ -13,7 +13,7 @@ from uuid import UUID
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.errors import BodyTooLarge, BrokerError, UpstreamError
+from app.errors import BodyTooLarge, BrokerError, UpstreamError, ValidationFailed
 from app.gateway.cached import CachedGateway
 from app.gateway.call import Call
 from app.gateway.counts import Outcome
@@ -136,6 +136,20 @@ def fields_of(
         (b"x-broker-grant", str(grant.id).encode()),
     ]
     return fields
+
+
+def read(fields: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    """A request's headers as text, which is sent on as UTF-8: byte for byte what came. Raises ValidationFailed where that
+    cannot be."""
+    headers = []
+    for name, value in fields:
+        try:
+            headers.append((name.decode("latin-1"), value.decode()))
+        except UnicodeDecodeError:
+            place, mistake = f"header.{name.decode('latin-1')}", "must be ASCII or UTF-8"
+            sentence = f"The request is not valid. {place}: {mistake}"
+            raise ValidationFailed(sentence, fields={place: mistake}) from None
+    return headers
 
 
 async def body_of(scope: Scope, receive: Receive, *, most: int) -> bytes | Upload:

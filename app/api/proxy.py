@@ -18,7 +18,7 @@ from starlette.types import Scope as AsgiScope
 
 from app.api.access import as_seen, identified
 from app.api.deps import OpaqueName, percent_decode
-from app.api.passing import HUNG_UP, HungUp, Passing, body_of
+from app.api.passing import HUNG_UP, HungUp, Passing, body_of, read
 from app.api.problems import responses
 from app.api.services import services_of
 from app.audit.event import Disclosure
@@ -53,10 +53,10 @@ _Headers = dict[str, str]
 _METHODS = frozenset({*DOCUMENTED, *_OTHERS})
 _ADDRESS = "/proxy/{provider}/{user_id}"
 # As routes match, on raw segments.
-_ADDRESSED = re.compile(
+ADDRESSED = re.compile(
     r"(?P<prefix>/api/v1)?/proxy/(?P<provider>[^/]+)/(?P<user_id>[^/]+)(?:/(?P<path>.*))?", re.DOTALL
 )
-_ROUTES = {
+ROUTES = {
     prefix: SimpleNamespace(path=f"{prefix or ''}{_ADDRESS}/{{path}}") for prefix in (None, "/api/v1")
 }  # what logs and metrics call it
 
@@ -86,11 +86,11 @@ class Shortcut:
         self._app = app
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        match = _ADDRESSED.fullmatch(scope["path"]) if scope["type"] == "http" else None
+        match = ADDRESSED.fullmatch(scope["path"]) if scope["type"] == "http" else None
         if match is None or scope["method"] not in _METHODS:
             await self._app(scope, receive, send)
             return
-        scope["route"], scope["path_params"] = _ROUTES[match["prefix"]], match.groupdict(default="")
+        scope["route"], scope["path_params"] = ROUTES[match["prefix"]], match.groupdict(default="")
         answer = await proxied(Request(scope, receive, send))
         await answer(scope, receive, send)
 
@@ -98,7 +98,7 @@ class Shortcut:
 async def proxied(request: Request) -> Response:
     """Passes the call on."""
     services, scope = services_of(request), request.scope
-    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+    headers = read(scope["headers"])
     named = dict(headers)
     consumer = await identified(request, services, _bearer(named), named.get("x-api-key"))
     consumer.require(Scope.PROXY)

@@ -7,6 +7,7 @@ the grant has changed   looked at by the next sweep; until then it is found by n
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -18,6 +19,7 @@ from app.gateway.cache import Cache
 from app.gateway.counts import Counts, Outcome
 from app.gateway.kept import UNHEARD_SECONDS, Kept, Key
 from app.gateway.meant import Meant, heard
+from app.gateway.unsure import Unsure
 from app.grants.grant import GrantKey, Status
 from app.grants.known import KnownGrants
 from app.listener import ANSWERS_FORGOTTEN, GRANT_CHANGED, Listener
@@ -25,16 +27,19 @@ from app.oauth.resources import Segments, segments
 from app.outages import DatabaseUnavailable
 from app.telemetry import PROXY_CACHE_BYTES, PROXY_CACHE_ENTRIES
 
+_TELL_SECONDS = 1.0  # for as long, a write's answer waits for the other replicas to be told
+
 
 @dataclass(eq=False)
 class Watch:
     """A GET that is under way. `is_outdated`: what it brings may have been another since; nobody who asks now may have it, and
-    it is not kept."""
+    it is not kept. `is_unsure`: it may be another soon, and is not kept either."""
 
     grant_id: UUID
     of: GrantKey
     path: Segments
     begun_at: float
+    is_unsure: bool = False
     is_outdated: bool = field(default=False, init=False)
 
 
@@ -57,6 +62,7 @@ class KeptAnswers:
         self._clock = clock
         self._replica = replica
         self._cache = Cache(most_bytes=most_bytes)
+        self._unsure = Unsure()
         self._watches: set[Watch] = set()
         self._forgotten = listener.mailbox(ANSWERS_FORGOTTEN)
         self._changes = listener.mailbox(GRANT_CHANGED)
@@ -100,7 +106,8 @@ class KeptAnswers:
     def begin(self, grant_id: UUID, of: GrantKey, path: Segments) -> Watch:
         """A GET begins, which is told from now on that what it brings may have changed. To be ended by `end`."""
         self.hear()
-        watch = Watch(grant_id, of, path, self._clock.monotonic())
+        now = self._clock.monotonic()
+        watch = Watch(grant_id, of, path, now, self._unsure.covers(grant_id, of, path, now))
         self._watches.add(watch)
         return watch
 
@@ -110,7 +117,7 @@ class KeptAnswers:
     def keep(self, kept: Kept, watch: Watch) -> None:
         """Unless it may have changed since it was asked for."""
         self.hear()
-        if watch.is_outdated:
+        if watch.is_outdated or watch.is_unsure:
             return
         for gone in self._cache.put(kept):
             self.counts.add(gone.of.provider, Outcome.EVICTED)
@@ -122,10 +129,13 @@ class KeptAnswers:
         self._measure()
 
     async def forget(self, meant: Meant) -> int:
-        """Those that are meant, here and with that on all replicas that are heard; how many there were here."""
+        """Those that are meant, here and with that on all replicas that are heard; how many there were here. Where PostgreSQL
+        takes its time, the others are told later."""
         gone = self._forget_here(meant)
-        with suppress(DatabaseUnavailable):  # then nobody is heard either, and the others go by that
-            await self._db.notify(ANSWERS_FORGOTTEN, meant.told_by(self._replica))
+        # Where that fails nobody is heard either, and the others go by that.
+        with suppress(DatabaseUnavailable, TimeoutError):
+            async with asyncio.timeout(_TELL_SECONDS):
+                await self._db.notify(ANSWERS_FORGOTTEN, meant.told_by(self._replica))
         return gone
 
     def hear(self) -> None:
@@ -144,6 +154,7 @@ class KeptAnswers:
         self.hear()
         now = self._clock.monotonic()
         self._cache.forget_where(lambda kept: not kept.is_of_use(now))
+        self._unsure.sweep(now)
         texts, _ = self._changes.take()  # where some were missed, everything was forgotten
         self._changed |= set(texts)
         for grant_id in [each for each in self._cache.grants() if str(each) in self._changed]:
@@ -162,6 +173,8 @@ class KeptAnswers:
     async def _look_at(self, grant_id: UUID) -> bool:
         """Forgets what the grant does not have any more; False where PostgreSQL cannot be asked."""
         kept = self._cache.of_grant(grant_id)
+        if not kept:  # forgotten meanwhile
+            return True
         try:
             known = await self._known.get(kept[0].of)
         except DatabaseUnavailable:
@@ -177,6 +190,8 @@ class KeptAnswers:
         return True
 
     def _forget_here(self, meant: Meant) -> int:
+        if meant.is_unsure:
+            self._unsure.add(meant, self._clock.monotonic())
         for watch in self._watches:
             if meant.covers(watch.grant_id, watch.of, watch.path):
                 watch.is_outdated = True

@@ -12,21 +12,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Hashable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 from app.clock import Clock
-from app.errors import ProviderUnavailable, Sent
+from app.errors import (
+    BrokerError,
+    InsufficientScope,
+    ProviderUnavailable,
+    ReconnectRequired,
+    Sent,
+    ValidationFailed,
+)
 from app.gateway import headers
 from app.gateway.answers import KeptAnswers, Watch
 from app.gateway.asked import Asked
 from app.gateway.call import Answer, Call
 from app.gateway.counts import Outcome
-from app.gateway.directives import MOST_BODY_BYTES, Wish, is_unchanged, may_be_kept, streams, wish_of
+from app.gateway.directives import Wish, may_be_kept, streams, wish_of
 from app.gateway.flight import Flight, Flights, Landed, Rest, Whole
 from app.gateway.gateway import BODY_SECONDS, Gateway, Reply, in_one_piece
 from app.gateway.given import Given
 from app.gateway.kept import Kept
+from app.gateway.landing import age_of, gathered, is_of, seen_by
 from app.gateway.meant import Meant
 from app.gateway.target import base_of
 from app.grants.grant import Status
@@ -36,11 +44,11 @@ from app.oauth.resources import written
 
 # RFC 9110 section 9.2.1, and those that others define to be safe (RFC 4918, RFC 3253, RFC 5323).
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"})
-_GATHER_SECONDS = 0.4  # from the head to the end of a body
+_EARLY_SECONDS = 0.05  # by which a clock may be late, or a timer early
 _GRACE_SECONDS = 0.5  # so that the call itself says first that it took too long
+# Nothing was sent, or the provider refused it.
+_NOT_DONE = (ValidationFailed, ReconnectRequired, InsufficientScope)
 _CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
-# What a 304 does not tell again (RFC 9110 section 15.4.5).
-_OF_A_BODY = frozenset({"content-length", "content-type", "content-encoding", "content-language"})
 
 
 class CachedGateway:
@@ -93,7 +101,7 @@ class CachedGateway:
         if kept is None:
             return None
         age = kept.age_at(self._clock.monotonic())
-        return _seen_by(asked.wish, Whole(200, kept.headers, kept.body, 0, asked.grant, age))
+        return seen_by(asked.wish, Whole(200, kept.headers, kept.body, 0, asked.grant, age))
 
     async def _given(self, call: Call, leaving: AsyncExitStack) -> Given:
         wish = wish_of(call.method, call.headers, has_body=call.body != b"")
@@ -117,34 +125,27 @@ class CachedGateway:
 
     async def _written(self, call: Call, leaving: AsyncExitStack) -> Reply:
         """Whatever came of it, but for a plain refusal, it may have changed what is kept (RFC 9111 section 4.4), and what is
-        about to arrive."""
+        about to arrive. Where nobody knows what came of it, it may do so yet."""
         client = self._clients.get(call.key.provider)
         grant = (await self._known.get(call.key)).value
-        is_refused = False
+        is_refused, is_unsure = False, True
         try:
             reply = await leaving.enter_async_context(self._gateway.open(call))
-            is_refused = 400 <= reply.status < 500
+            is_refused, is_unsure = 400 <= reply.status < 500, reply.status >= 500
             return reply
+        except _NOT_DONE:
+            is_refused = True
+            raise
         finally:
             if not is_refused:
-                meant = Meant(written(client.resources, call.target), grant_id=str(grant.id))
+                below = written(client.resources, call.target)
+                meant = Meant(below, grant_id=str(grant.id), is_unsure=is_unsure)
                 await asyncio.shield(self._answers.forget(meant))
 
     async def _fetched(self, call: Call, asked: Asked, leaving: AsyncExitStack) -> Given:
-        key, outcome = _flight_of(call, asked), Outcome.COALESCED
-        flight = None if asked.wish.anew else self._flights.get(key)
-        if flight is None or not self._answers.may_be_shared(flight.watch):
-            outcome = Outcome.MISS
-            watch = self._answers.begin(asked.key.grant_id, call.key, asked.path)
-            flight = Flight(self._fly(call, asked, watch), watch)
-            if not asked.wish.anew:
-                self._flights.add(key, flight)
-        try:
-            landed = await flight.landed(within=call.within + _GRACE_SECONDS)
-        except TimeoutError:
-            raise self._too_late(call) from None
+        landed, outcome = await self._landed_in_time(call, asked)
         if isinstance(landed, Whole):
-            return Given.of_whole(_seen_by(asked.wish, landed), outcome)
+            return Given.of_whole(seen_by(asked.wish, landed), outcome)
         taken = landed.take()
         if taken is None:
             reply = await leaving.enter_async_context(self._gateway.open(call))
@@ -152,6 +153,33 @@ class CachedGateway:
         reply, its_end = taken
         leaving.push_async_callback(its_end.aclose)
         return Given.of_reply(reply, outcome)
+
+    async def _landed_in_time(self, call: Call, asked: Asked) -> tuple[Landed, Outcome]:
+        """Who has joined a flight, and has time left when that of who began it is over, joins or begins the next."""
+        now = asyncio.get_running_loop().time
+        until = now() + call.within
+        while True:
+            flight, outcome = self._flight(call, asked)
+            try:
+                return await flight.landed(within=until - now() + _GRACE_SECONDS), outcome
+            except TimeoutError:
+                raise self._too_late(call) from None
+            except BrokerError:
+                is_out_of_time = flight.seconds >= call.within - _EARLY_SECONDS
+                if outcome is Outcome.MISS or not is_out_of_time or until - now() < _GRACE_SECONDS:
+                    raise
+
+    def _flight(self, call: Call, asked: Asked) -> tuple[Flight, Outcome]:
+        """The one that is under way; else one that begins, for as long as whoever will join it may wait."""
+        key = _flight_of(call, asked)
+        flight = None if asked.wish.anew else self._flights.get(key)
+        if flight is not None and self._answers.may_be_shared(flight.watch):
+            return flight, Outcome.COALESCED
+        watch = self._answers.begin(asked.key.grant_id, call.key, asked.path)
+        flight = Flight(self._fly(call, asked, watch), watch)
+        if not asked.wish.anew:
+            self._flights.add(key, flight)
+        return flight, Outcome.MISS
 
     async def _fly(self, call: Call, asked: Asked, watch: Watch) -> Landed:
         """One call, for all who wait."""
@@ -162,9 +190,13 @@ class CachedGateway:
             try:
                 opened = self._gateway.open(replace(call, headers=(*plain, *validators)))
                 reply = await leaving.enter_async_context(opened)
+                if validators and reply.status == 304 and not is_of(asked, reply):
+                    # Another account's: that it is the same with that one tells nothing of what this one has.
+                    opened = self._gateway.open(replace(call, headers=plain))
+                    reply = await leaving.enter_async_context(opened)
                 if streams(reply.headers):
                     return Rest(reply, leaving.pop_all())
-                body = await _gathered(reply)
+                body = await gathered(reply)
                 if body is None:
                     return Rest(reply, leaving.pop_all())
                 return self._landed(asked, watch, kept, reply, body)
@@ -174,21 +206,27 @@ class CachedGateway:
 
     def _landed(self, asked: Asked, watch: Watch, kept: Kept | None, reply: Reply, body: bytes) -> Whole:
         """The whole answer, kept if it may be."""
-        is_confirmed = kept is not None and reply.status == 304
+        is_confirmed = kept is not None and reply.status == 304 and is_of(asked, reply)
         if kept is not None and is_confirmed:
             self._answers.counts.add(asked.grant.key.provider, Outcome.REVALIDATED)
             told = kept.confirmed(
-                reply.headers, asked_at=watch.begun_at, age=_age(reply), seconds=asked.seconds
+                reply.headers, asked_at=watch.begun_at, age=age_of(reply), seconds=asked.seconds
             )
         else:
             own = tuple(each for each in reply.headers if each[0] != "content-length")
             told = Kept(
-                asked.key, asked.grant.key, asked.path, own, body, watch.begun_at, _age(reply), asked.seconds
+                asked.key,
+                asked.grant.key,
+                asked.path,
+                own,
+                body,
+                watch.begun_at,
+                age_of(reply),
+                asked.seconds,
             )
         status = 200 if is_confirmed else reply.status
         # The answer may be of another account than the one that was known a moment ago.
-        is_its = reply.grant.lineage_id == asked.key.lineage_id and reply.grant.id == asked.key.grant_id
-        if asked.seconds and is_its and may_be_kept(status, told.headers):
+        if asked.seconds and is_of(asked, reply) and may_be_kept(status, told.headers):
             self._answers.keep(told, watch)
         elif kept is not None and reply.status < 500:
             self._answers.drop(kept)
@@ -207,26 +245,3 @@ class CachedGateway:
 def _flight_of(call: Call, asked: Asked) -> Hashable:
     """What is asked, how often at most and for how long: who would have it otherwise asks for himself."""
     return asked.key, call.attempts, call.within
-
-
-async def _gathered(reply: Reply) -> bytes | None:
-    """The whole body; None for one that is large, or does not come at once: whoever asked may want to read it as it comes."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_GATHER_SECONDS):
-            body = await reply.ahead(MOST_BODY_BYTES + 1)
-            return body if len(body) <= MOST_BODY_BYTES else None
-    return None  # what was read meanwhile is what it begins with
-
-
-def _seen_by(wish: Wish, whole: Whole) -> Whole:
-    """The answer as who asks under conditions gets it: 304 where he has it already."""
-    if whole.status != 200 or not wish.conditions or not is_unchanged(wish.conditions, dict(whole.headers)):
-        return whole
-    told = tuple(each for each in whole.headers if each[0] not in _OF_A_BODY)
-    return replace(whole, status=304, headers=told, body=b"")
-
-
-def _age(reply: Reply) -> int:
-    """What the answer says of itself (RFC 9111 section 5.1)."""
-    said = reply.header("age")
-    return int(said) if said.isascii() and said.isdigit() and len(said) < 10 else 0

@@ -2,7 +2,7 @@
 
 who comes first begins it; who comes meanwhile waits for the same; each for as long as he likes
 it goes on while anybody waits, and ends when nobody does
-a whole answer goes to all, an error too; one that streams, or is large, to one of them: the others ask for themselves
+a whole answer goes to all, an error too, but for who has time left when it comes of the time of who began it; one that streams, or is large, to one of them: the others ask for themselves
 """
 
 from __future__ import annotations
@@ -60,8 +60,14 @@ class Flight:
 
     def __init__(self, work: Coroutine[Any, Any, Landed], watch: Watch) -> None:
         self.watch = watch
+        self._begun_at = asyncio.get_running_loop().time()
         self._task = asyncio.create_task(work)
         self._waiting = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long ago it began."""
+        return asyncio.get_running_loop().time() - self._begun_at
 
     async def landed(self, *, within: float) -> Landed:
         """What it brings. Raises TimeoutError after `within` seconds, and what the call raised."""

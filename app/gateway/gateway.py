@@ -48,11 +48,12 @@ class Reply:
     it. `grant`: whose token was used last.
     """
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, opened: Opened, url: str) -> None:
+        """`url`: what was asked."""
         self._opened = opened
         self._ahead: deque[bytes] = deque()
         self.status = opened.exchange.status
-        self.headers = headers.received(opened.exchange.headers)
+        self.headers = headers.received(opened.exchange.headers, url)
         self.attempts = opened.attempts
         self.grant: LeanGrant = opened.grant
 
@@ -120,7 +121,7 @@ class Gateway:
             manners = self._manners(call, request, within=until - _now())
             opened = await self._caller.open(call.key, request, manners, grant_id=call.grant_id)
             try:
-                reply = Reply(opened)
+                reply = Reply(opened, request.url)
                 if reply.status == 403:
                     await _require_scope(reply, client.title, until=until)
                 yield reply

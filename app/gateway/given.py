@@ -38,7 +38,12 @@ class Given:
 
     @classmethod
     def of_reply(cls, reply: Reply, outcome: Outcome) -> Given:
-        return cls(reply.status, reply.headers, reply, reply.attempts, reply.grant, outcome)
+        fields = reply.headers
+        if (
+            reply.status in _WITHOUT_LENGTH
+        ):  # a server that is told one waits for as much, though nothing may follow
+            fields = tuple(each for each in fields if each[0] != "content-length")
+        return cls(reply.status, fields, reply, reply.attempts, reply.grant, outcome)
 
     @classmethod
     def of_whole(cls, whole: Whole, outcome: Outcome) -> Given:

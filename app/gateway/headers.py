@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from urllib.parse import urljoin
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -49,8 +50,14 @@ _NOT_ANSWERED = frozenset(
     }
 )  # fmt: skip
 _NOT_ANSWERED_BEGIN = ("x-broker-", "access-control-")
-_ITEM = re.compile(r'(?:[^",]|"(?:\\.|[^"\\])*")+')
+# Of a list. A quotation that nobody ends goes on to the end, rather than being looked for again from every character in it.
+_ITEM = re.compile(r'(?:[^",]|"(?:\\.|[^"\\])*+"?)++', re.DOTALL)
 _WAIT = re.compile(r"\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")  # RFC 9110 section 5.6.2
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 section 5.5
+# RFC 3986 section 4.3. What begins with `http:` alone is relative to some readers.
+_ABSOLUTE = re.compile(r"https?://[^/\\]|(?!https?:)[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+_LINKED = re.compile(r'("(?:\\.|[^"\\])*+"?)|<([^<>]*)>', re.DOTALL)  # RFC 8288 section 3
 _USER_AGENT = "token-broker"
 
 
@@ -58,10 +65,10 @@ def sent(given: Iterable[tuple[str, str]], defaults: Mapping[str, str]) -> dict[
     """What goes to the provider of a caller's headers, which have lower-case names. `defaults` are the catalogue's, for what
     the caller does not say itself. Lines of one name are one, separated by commas (RFC 9110 section 5.3)."""
     pairs = list(given)
-    named = _named_by_connection(pairs)
+    dropped = _NOT_SENT | _named_by_connection(pairs)
     passed: dict[str, str] = {}
     for name, value in pairs:
-        if name in _NOT_SENT or name in named or name.startswith(_NOT_SENT_BEGIN):
+        if (read := _as_read(name)) in dropped or read.startswith(_NOT_SENT_BEGIN):
             continue
         if name == "prefer" and (value := without_wait(value)) == "":
             continue
@@ -74,11 +81,17 @@ def sent(given: Iterable[tuple[str, str]], defaults: Mapping[str, str]) -> dict[
     return passed
 
 
-def received(given: Iterable[tuple[str, str]]) -> Pairs:
-    """A provider's headers, which have lower-case names, without its connection's and its cookies."""
+def received(given: Iterable[tuple[str, str]], url: str) -> Pairs:
+    """A provider's headers, which have lower-case names, without its connection's and its cookies, and without those that
+    are none: what one server lets pass there ends the answer at the next. `url` is what was asked: what they name in relation
+    to that is named in full, or the caller would look for it here, and bring its key along."""
     pairs = tuple(given)
     dropped = _NOT_RECEIVED | _named_by_connection(pairs)
-    return tuple(pair for pair in pairs if pair[0] not in dropped)
+    return tuple(
+        _in_full(name, value, url)
+        for name, value in pairs
+        if _as_read(name) not in dropped and _TOKEN.fullmatch(name) and not _CONTROL.search(value)
+    )
 
 
 def answered(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -87,7 +100,7 @@ def answered(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [
         ("x-upstream-request-id" if name == "x-request-id" else name, value)
         for name, value in pairs
-        if name not in _NOT_ANSWERED and not name.startswith(_NOT_ANSWERED_BEGIN)
+        if (read := _as_read(name)) not in _NOT_ANSWERED and not read.startswith(_NOT_ANSWERED_BEGIN)
     ]
 
 
@@ -106,5 +119,33 @@ def without_wait(prefer: str) -> str:
 
 def _named_by_connection(pairs: Iterable[tuple[str, str]]) -> frozenset[str]:
     return frozenset(
-        token.strip().lower() for name, value in pairs if name == "connection" for token in value.split(",")
+        _as_read(token.strip().lower())
+        for name, value in pairs
+        if name == "connection"
+        for token in value.split(",")
     )
+
+
+def _in_full(name: str, value: str, url: str) -> tuple[str, str]:
+    """With addresses that are relative to `url` resolved (RFC 9110 sections 8.7 and 10.2.2)."""
+    if name in {"location", "content-location"}:
+        return name, _resolved(value, url)
+    if name == "link":
+        return name, _LINKED.sub(lambda found: found[1] or f"<{_resolved(found[2].strip(), url)}>", value)
+    return name, value
+
+
+def _resolved(reference: str, url: str) -> str:
+    """An absolute one as it is. What cannot be resolved is not led anywhere but to what was asked."""
+    if _ABSOLUTE.match(reference):
+        return reference
+    try:
+        full = urljoin(url, reference)
+    except ValueError:
+        return url
+    return full if _ABSOLUTE.match(full) else url
+
+
+def _as_read(name: str) -> str:
+    """As servers read it that hand headers on as variables (RFC 3875 section 4.1.18): there `_` and `-` are the same."""
+    return name.replace("_", "-")

@@ -14,13 +14,14 @@ _LONGEST_PATH = 2000  # what PostgreSQL passes on ends at 8000 bytes
 
 @dataclass(frozen=True)
 class Meant:
-    """Answers that agree in all that is given: those at and below `path`."""
+    """Answers that agree in all that is given: those at and below `path`. `is_unsure`: they may change yet, at any moment."""
 
     path: str = "/"
     grant_id: str | None = None
     provider: str | None = None
     user_id: str | None = None
     account: str | None = None
+    is_unsure: bool = False
 
     def covers(self, grant_id: UUID, of: GrantKey, path: Segments) -> bool:
         """Whether an answer to a GET of that path for that grant is meant."""
@@ -34,7 +35,7 @@ class Meant:
 
     def told_by(self, replica: str) -> str:
         """What others are told. A path that is too long is told as the whole of the API."""
-        fields = {name: value for name, value in asdict(self).items() if value is not None}
+        fields = {name: value for name, value in asdict(self).items() if value not in {None, False}}
         if len(self.path) > _LONGEST_PATH:
             fields["path"] = "/"
         return json.dumps({**fields, "by": replica}, ensure_ascii=False)

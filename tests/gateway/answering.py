@@ -43,6 +43,7 @@ class Answering:
         self.body: bytes | None = None
         self.kind = "application/json"
         self.last: Mapping[str, str] = {}
+        self.refused: set[str] = set()  # users whose token is not let in
         self.ended = 0  # requests whose client hung up
         self._gate = asyncio.Event()
         self._gate.set()
@@ -92,6 +93,8 @@ class Answering:
         except asyncio.CancelledError:
             self.ended += 1
             raise
+        if user in self.refused:
+            return web.Response(status=401)
         given = {"Content-Type": self.kind, **({} if tag is None else {"ETag": tag}), **self.headers}
         if tag is not None and request.headers.get("If-None-Match") == tag:
             self.confirmed += 1

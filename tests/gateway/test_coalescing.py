@@ -108,6 +108,20 @@ async def test_each_waits_for_as_long_as_he_likes(broker: Broker, api: Answering
     assert (await patient).told["user"] == "ada"
 
 
+async def test_who_comes_later_is_not_out_of_time_with_who_began(broker: Broker, api: Answering) -> None:
+    api.shut()
+    (first,) = begun(call(broker, "ada", within=2))
+    await api.arrived(1)
+    await asyncio.sleep(1.2)
+    later = begun(*(call(broker, "ada", within=2) for _ in range(5)))
+    with pytest.raises(ProviderUnavailable):
+        await first
+    await api.arrived(2)
+    api.open()
+    assert [(await each).told["user"] for each in later] == ["ada"] * 5
+    assert api.asked.total() == 2
+
+
 async def test_an_error_is_everybodys(broker: Broker, api: Answering) -> None:
     api.shut()
     tasks = begun(*(call(broker, "ada") for _ in range(5)))

@@ -94,7 +94,7 @@ async def test_what_is_told_of_it_is_what_the_route_tells(
         "were_given",
         lambda self, disclosure, *, times, request_id: given.append((disclosure, times)),
     )
-    labels = ("GET", "/proxy/{provider}/{user_id}/{path:path}", "200")
+    labels = ("GET", "/proxy/{provider}/{user_id}/{path}", "200")
     told = []
     for headers in ({}, ROUTED):
         settle(broker.app)
@@ -110,6 +110,21 @@ async def test_what_is_told_of_it_is_what_the_route_tells(
     assert slow[1:] == (rises, disclosed)
     assert (rises, [times for _, times in disclosed]) == ([1, 1, 1], [1])
     assert disclosed[0][0].action == "token.used"
+
+
+async def test_a_header_that_is_no_ascii_is_the_same_to_it(
+    broker: Broker, lanes: list[str], api: Answering
+) -> None:
+    async def asked(value: bytes) -> httpx.Response:
+        return await broker.http.get(PATH, headers=[(b"x-name", value)])
+
+    await settled(broker)
+    for _ in range(3):
+        assert (await asked("café".encode())).status_code == 200
+    assert len(lanes) >= 2
+    assert api.last.get("X-Name") == "café"
+    answer = await asked(b"caf\xe9")
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "header.x-name")
 
 
 def counted(broker: Broker, labels: tuple[str, ...]) -> list[float]:

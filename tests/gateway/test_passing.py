@@ -168,6 +168,17 @@ async def test_a_redirect_is_answered_and_not_followed(connected: Broker, upstre
     assert answer.status_code == 302 and upstream.targets == [f"{BASE}/me"]
 
 
+async def test_a_relative_address_is_not_led_to_this_service(connected: Broker, upstream: Upstream) -> None:
+    there = f"http://127.0.0.1:{upstream.port}"
+    told = {"Location": "/grants/acme/ada", "Content_Location": "7", "Link": '<?page=2>; rel="next"'}
+    for method in ("DELETE", "GET"):
+        upstream.answers = [status(307, **told)]
+        answer = await connected.http.request(method, "/proxy/acme/ada/things/8?page=1")
+        assert answer.headers["location"] == f"{there}/grants/acme/ada"
+        assert answer.headers["content-location"] == f"{there}{BASE}/things/7"
+        assert answer.headers["link"] == f'<{there}{BASE}/things/8?page=2>; rel="next"'
+
+
 async def test_a_content_coding_is_left_as_it_is(connected: Broker, upstream: Upstream) -> None:
     upstream.answers = [body(gzip.compress(b"text" * 100), Content_Encoding="gzip")]
     async with connected.http.stream("GET", "/proxy/acme/ada/me") as answer:

@@ -13,6 +13,7 @@ from app.gateway.headers import answered, received, sent, wait_in, without_wait
 from app.gateway.refusals import lacks_scope
 from app.resilience import Backoff
 
+URL = "https://api.example/v1/things?page=2"
 _NAMES = st.sampled_from(
     [
         "connection",
@@ -61,8 +62,8 @@ def test_lines_of_one_name_are_one() -> None:
 
 def test_what_a_provider_names_hop_by_hop_ends_here() -> None:
     pairs = [("connection", "X-Hop"), ("x-hop", "1"), ("set-cookie", "a=1"), ("etag", '"7"'), ("vary", "a")]
-    assert received(pairs) == (("etag", '"7"'), ("vary", "a"))
-    assert answered(received(pairs)) == [("etag", '"7"')]
+    assert received(pairs, URL) == (("etag", '"7"'), ("vary", "a"))
+    assert answered(received(pairs, URL)) == [("etag", '"7"')]
 
 
 def test_a_preference_to_wait_is_ours_and_the_others_are_the_providers() -> None:
@@ -71,9 +72,66 @@ def test_a_preference_to_wait_is_ours_and_the_others_are_the_providers() -> None
         ("respond-async, wait=10", 10, "respond-async"),
         ('outlook.timezone="a, wait=3", WAIT = "5"; x', 5, 'outlook.timezone="a, wait=3"'),
         ("wait=soon", None, "wait=soon"),
+        ('a="b, wait=3', None, 'a="b, wait=3'),
+        ('wait=4, "\\', 4, '"\\'),
         ("", None, ""),
     ):
         assert (wait_in(given_), without_wait(given_)) == (wait, rest), given_
+
+
+def test_a_quotation_that_nobody_ends_is_read_once() -> None:
+    """Were it read again from each of its characters, this would take hours."""
+    prefer = 'a="' + '\\"' * 1_000_000
+    assert wait_in(prefer) is None and without_wait(prefer) == prefer
+
+
+def test_an_underscore_hides_nothing() -> None:
+    for name in (
+        "x_http_method_override",
+        "x_api_key",
+        "x_broker_retry",
+        "x_forwarded-for",
+        "content_length",
+    ):
+        assert name not in sent([(name, "1")], {})
+    assert "x-hop" not in sent([("connection", "X_Hop"), ("x-hop", "1")], {})
+    assert sent([("x_mine", "1")], {})["x_mine"] == "1"
+    assert received([("set_cookie", "a=1"), ("x_mine", "1")], URL) == (("x_mine", "1"),)
+    assert answered([("access_control_allow_origin", "*")]) == []
+
+
+def test_a_relative_address_is_given_in_full() -> None:
+    for told, full in (
+        ("/grants/acme/bob", "https://api.example/grants/acme/bob"),
+        ("7", "https://api.example/v1/7"),
+        ("?page=3", "https://api.example/v1/things?page=3"),
+        ("", URL),
+        ("//cdn.example/x", "https://cdn.example/x"),
+        ("https:/grants", "https://api.example/grants"),
+        ("http:/grants", URL),
+        ("https://", URL),
+        ("//[", URL),
+        ("HTTPS://Elsewhere.example/a/../b?#", "HTTPS://Elsewhere.example/a/../b?#"),
+        ("mailto:a@b.example", "mailto:a@b.example"),
+    ):
+        for name in ("location", "content-location"):
+            assert received([(name, told)], URL) == ((name, full),), told
+        links = f'<{told}>; rel="next"; title="a <b>, \\"<c>", <https://x.example/>; rel=prev'
+        assert received([("link", links)], URL) == (("link", links.replace(f"<{told}>", f"<{full}>")),)
+
+
+def test_links_that_nobody_ends_are_read_once() -> None:
+    """Were they read again from each of their characters, this would take hours."""
+    for links in ("<" * 2_000_000, 'a="' + '\\"' * 1_000_000):
+        assert received([("link", links)], URL) == (("link", links),)
+
+
+def test_what_is_no_header_is_not_received() -> None:
+    for value in ("a\x00b", "a\x01b", "a\x0bb", "a\x7fb", "a\rx: b", "a\nx: b"):
+        assert received([("x-a", value), ("etag", '"7"')], URL) == (("etag", '"7"'),)
+    for name in ("x a", "x(a", "", "caf\xe9"):
+        assert received([(name, "1")], URL) == ()
+    assert received([("x-a", "a\tb \xe9")], URL) == (("x-a", "a\tb \xe9"),)
 
 
 def test_what_may_be_repeated() -> None:
