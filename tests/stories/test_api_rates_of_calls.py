@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from aiohttp import web
@@ -94,7 +95,7 @@ def key_of(user: str) -> GrantKey:
 
 async def answered(broker: Broker, user: str = "ada", *, within: float = 5) -> int | ProviderUnavailable:
     try:
-        call = Call(key_of(user), "GET", "things", within=within)
+        call = Call(key_of(user), "GET", f"things/{uuid4()}", within=within)  # else they are asked as one
         return (await broker.services.gateway.whole(call, most=100)).status
     except ProviderUnavailable as error:
         return error
@@ -128,6 +129,17 @@ async def test_calls_that_are_read_whole_keep_to_it_too(broker: Broker, api: Cou
     with pytest.raises(ProviderUnavailable):
         await caller.call(key_of("ada"), request)
     assert len(api.arrived) == 6
+
+
+@pytest.mark.parametrize("limits", ["headers: {}"])
+async def test_a_pause_that_calendars_are_told_is_theirs_alone_where_there_are_no_limits(
+    broker: Broker, api: CountingApi
+) -> None:
+    api.refusing = {"Retry-After": "600"}
+    request = HttpRequest(f"{api.url}/whole", {}, b"", method="GET")
+    assert (await broker.services.calendar_apis._caller.call(key_of("ada"), request)).status == 429
+    api.refusing = None
+    assert await answered(broker) == 200
 
 
 @pytest.mark.parametrize("limits", ["rate_per_grant: [{limit: 6, per_seconds: 86400}]", "headers: {}"])
