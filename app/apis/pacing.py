@@ -105,7 +105,7 @@ class Pacer:
 
     async def close(self) -> None:
         """Who still waits is told to come back."""
-        for _, turns in self._turns.values():
+        for _, turns in list(self._turns.values()):  # while they close, a call may come that needs others
             await turns.close()
         await self._reservations.close()
         await self._holds.close()
@@ -140,9 +140,11 @@ class Pacer:
         return turns
 
     async def _reserved(
-        self, provider: str, rates: Rates, waiting: int, pace: float, late: float
+        self, provider: str, rates: Rates, waiting: int, pace: float, steady: float, late: float
     ) -> Reserved:
-        return await self._reservations.reserved(provider, rates, waiting=waiting, pace=pace, late=late)
+        return await self._reservations.reserved(
+            provider, rates, waiting=waiting, pace=pace, steady=steady, late=late
+        )
 
     def _hold(self, provider: str, scope: UUID, until: float) -> None:
         for (name, grant_id), (_, turns) in self._turns.items():

@@ -20,9 +20,11 @@ from app.resilience import Rate
 
 _AHEAD_SECONDS = AHEAD / SECOND
 _PACE_SECONDS = 1.0  # after which a call counts for a third
+_STEADY_SECONDS = 30.0
 
-# For so many who wait, at such a pace, by one who is so many seconds late: what is reserved, by the monotonic clock.
-Reserve = Callable[[int, float, float], Awaitable[Reserved]]
+# For so many who wait, at such a pace just now and in the long run, by one who is so many seconds late: what is reserved, by
+# the monotonic clock.
+Reserve = Callable[[int, float, float, float], Awaitable[Reserved]]
 
 
 class TooLong(Exception):
@@ -60,7 +62,7 @@ class Turns:
         self._ask_at = 0.0
         self._next_at = 0.0  # when one more may be reserved for who has none; as far as is known
         self._sharers = 1
-        self._taken, self._pace, self._paced_at = 0, 0.0, clock.monotonic()
+        self._taken, self._pace, self._steady, self._paced_at = 0, 0.0, 0.0, clock.monotonic()
         self._late = 0.0  # seconds, when a turn was lost by it
         self._woken = asyncio.Event()
         self._tending: asyncio.Task[None] | None = None
@@ -173,21 +175,20 @@ class Turns:
 
     async def _ask(self) -> None:
         try:
-            now = self._clock.monotonic()
-            reserved = await self._reserve(self._lacking(), self._pace_at(now), self._late)
+            self._measure(self._clock.monotonic())
+            reserved = await self._reserve(self._lacking(), self._pace, self._steady, self._late)
             self._late /= 2
             self._keep(reserved)
         finally:
             self._asking = None
             self._woken.set()
 
-    def _pace_at(self, now: float) -> float:
+    def _measure(self, now: float) -> None:
         """Calls a second, those of late above all."""
-        self._pace = (
-            self._pace * math.exp((self._paced_at - now) / _PACE_SECONDS) + self._taken / _PACE_SECONDS
-        )
+        since = now - self._paced_at
+        self._pace = self._pace * math.exp(-since / _PACE_SECONDS) + self._taken / _PACE_SECONDS
+        self._steady = self._steady * math.exp(-since / _STEADY_SECONDS) + self._taken / _STEADY_SECONDS
         self._taken, self._paced_at = 0, now
-        return self._pace
 
     def _keep(self, reserved: Reserved) -> None:
         now = self._clock.monotonic()

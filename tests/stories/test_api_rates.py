@@ -261,6 +261,16 @@ async def test_far_from_the_limit_a_reservation_serves_many_calls(make: Make) ->
     assert await reservations(calls()) <= 30
 
 
+async def test_a_reservation_serves_many_calls_of_who_calls_rarely_too(make: Make) -> None:
+    pacer, client = make(), client_of(1000, 1)
+
+    with statements() as seen:
+        for _ in range(8):
+            await pacer.admit(client, GRANT, within=5)
+            await asyncio.sleep(1.05)
+    assert len([statement for statement in seen if statement[0].startswith("UPDATE api_rates")]) <= 2
+
+
 async def test_at_the_limit_a_reservation_serves_all_who_wait(make: Make) -> None:
     pacer, client = make(), client_of(20, 1)
 
@@ -399,6 +409,18 @@ async def test_what_says_nothing_any_more_is_swept(make: Make, database_url: str
     async with database(database_url) as connection:
         left = await connection.fetch("SELECT provider FROM api_rates ORDER BY 1")
     assert [row[0] for row in left] == ["long", "paused"]
+
+
+async def test_a_call_of_another_api_that_comes_at_the_end_stops_nothing_from_ending(make: Make) -> None:
+    pacer, client = make(), client_of(1, 60)
+    await pacer.admit(client, GRANT, within=1)
+    waiting = asyncio.create_task(outcome(pacer, client, within=100))
+    await asyncio.sleep(0.1)
+    late = asyncio.create_task(outcome(pacer, client_of(1, 60, name="other")))
+    await pacer.close()
+    async with asyncio.timeout(5):
+        assert await waiting == "refused"
+        assert await late in ("admitted", "refused")
 
 
 async def test_at_the_end_who_waits_is_told_to_come_back(make: Make) -> None:
