@@ -12,7 +12,7 @@ import random
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.apis.window import AHEAD, SECOND, Reserved
 from app.clock import Clock
@@ -59,6 +59,7 @@ class Turns:
         self._turns: deque[_Turn] = deque()  # by time
         self._waiting: OrderedDict[asyncio.Future[_Turn], _Waiter] = OrderedDict()
         self._held_until = 0.0
+        self._freed = 0  # times
         self._ask_at = 0.0
         self._next_at = 0.0  # when one more may be reserved for who has none; as far as is known
         self._sharers = 1
@@ -91,13 +92,21 @@ class Turns:
             raise
 
     def hold(self, until: float) -> None:
-        """Nobody goes before that."""
-        if until <= self._held_until:
+        """Nobody goes before that, whatever was said before."""
+        if until == self._held_until:
             return
+        if until < self._held_until:
+            self.free()
         self._held_until = until
         self._turns = deque(turn for turn in self._turns if turn.until > until)
         self._ask_at = max(self._ask_at, until - _AHEAD_SECONDS / 2)
         self._send_away()
+        self._woken.set()
+
+    def free(self) -> None:
+        """Nothing holds any more."""
+        self._held_until = self._ask_at = self._next_at = 0.0
+        self._freed += 1
         self._woken.set()
 
     async def close(self) -> None:
@@ -176,9 +185,11 @@ class Turns:
     async def _ask(self) -> None:
         try:
             self._measure(self._clock.monotonic())
+            freed = self._freed
             reserved = await self._reserve(self._lacking(), self._pace, self._steady, self._late)
             self._late /= 2
-            self._keep(reserved)
+            # When there is another one was said before the pause was ended, and may be its end.
+            self._keep(reserved if freed == self._freed else replace(reserved, next_at=None))
         finally:
             self._asking = None
             self._woken.set()

@@ -288,7 +288,7 @@ async def test_who_asks_in_vain_costs_no_sql(make: Make) -> None:
 
 
 async def test_a_pause_that_one_replica_was_told_holds_at_all(make: Make) -> None:
-    for client in (client_of(50, 1), client_of(50, 1, name="granted", per_grant=True)):
+    for client in (client_of(50, 60), client_of(50, 1, name="granted", per_grant=True)):
         first, second = make("a"), make("b")
         assert await admitted(second, client, 1) == 1
         first.held(client, GRANT, 60)
@@ -302,7 +302,7 @@ async def test_a_pause_that_one_replica_was_told_holds_at_all(make: Make) -> Non
 
 
 async def test_of_two_pauses_the_longer_one_holds(make: Make) -> None:
-    first, second, client = make("a"), make("b"), client_of(50, 1)
+    first, second, client = make("a"), make("b"), client_of(50, 1, per_grant=True)
     first.held(client, GRANT, 600)
     first.held(client, GRANT, 5)
     await asyncio.sleep(0.5)
@@ -314,6 +314,70 @@ async def test_of_two_pauses_the_longer_one_holds(make: Make) -> None:
             await pacer.admit(client, GRANT, within=10)
         assert refused.value.retry_after is not None
         assert 590 <= refused.value.retry_after <= 600
+
+
+async def paused(pacer: Pacer, client: OAuthClient, grant: UUID = GRANT) -> int:
+    """How long a call would have to wait."""
+    with pytest.raises(ProviderUnavailable) as refused:
+        await pacer.admit(client, grant, within=0.5)
+    assert refused.value.retry_after is not None
+    return refused.value.retry_after
+
+
+@pytest.mark.parametrize(("per_seconds", "most"), [(1, 60), (120, 120), (86400, 300)])
+async def test_what_one_user_is_refused_stops_all_for_minutes_and_that_one_for_an_hour(
+    make: Make, per_seconds: int, most: int
+) -> None:
+    told, other, client = make("a"), make("b"), client_of(50, per_seconds)
+    told.held(client, GRANT, 86400)
+    assert most - 5 <= await paused(told, client, uuid4()) <= most
+    assert 3595 <= await paused(told, client) <= 3600
+    async with asyncio.timeout(5):
+        while await outcome(other, client) == "admitted" or await paused(other, client) < 3590:
+            await asyncio.sleep(0.05)
+    assert most - 10 <= await paused(other, client, uuid4()) <= most
+
+
+async def test_of_the_line_for_all_a_held_grant_stops_nobody_else(make: Make) -> None:
+    pacer, client = make(), client_of(50, 60)
+    pacer.held(client, GRANT, 400)
+    await pacer._holds.free(client.name)  # as if the pause of all were over
+    pacer._holds.hold(client.name, GRANT, 400)
+    await pacer.load()
+    assert await outcome(pacer, client) == "refused"
+    assert await outcome(pacer, client, grant=uuid4()) == "admitted"
+
+
+@pytest.mark.parametrize("per_grant", [True, False])
+async def test_an_operator_ends_pauses_on_all_replicas(make: Make, per_grant: bool) -> None:
+    first, second, client = make("a"), make("b"), client_of(50, 60, per_grant=per_grant)
+    another = client_of(50, 60, name="another", per_grant=per_grant)
+    first.held(client, GRANT, 60)
+    first.held(another, GRANT, 60)
+    async with asyncio.timeout(5):
+        while {await outcome(second, each) for each in (client, another)} != {"refused"}:
+            await asyncio.sleep(0.05)
+    waiting = asyncio.create_task(outcome(second, client, within=90))
+    await second.free("acme")
+    assert await outcome(second, client) == "admitted"
+    async with asyncio.timeout(5):
+        while await outcome(first, client) == "refused":
+            await asyncio.sleep(0.05)
+        assert per_grant is False or await waiting == "admitted"
+    waiting.cancel()
+    third = make("c")
+    await third.load()
+    assert await outcome(third, client) == "admitted"
+    assert {await outcome(pacer, another) for pacer in (first, second, third)} == {"refused"}
+
+
+async def test_a_pause_that_was_ended_before_it_was_written_is_over(make: Make) -> None:
+    pacer, client = make(), client_of(50, 60)
+    pacer.held(client, GRANT, 60)
+    await pacer.free("acme")
+    await asyncio.sleep(0.3)
+    await pacer.load()
+    assert await outcome(pacer, client) == "admitted"
 
 
 async def test_a_pause_of_a_grant_stops_no_other_one(make: Make) -> None:

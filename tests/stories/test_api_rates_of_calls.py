@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import pytest
@@ -165,6 +166,22 @@ async def test_where_the_limit_is_the_registrations_so_is_the_pause(broker: Brok
     assert await answered(broker) == 429
     api.refusing = None
     assert isinstance(await answered(broker, "bob"), ProviderUnavailable)
+
+
+async def test_an_operator_ends_a_pause_by_resetting_the_breaker_at_any_replica(
+    broker: Broker, twin: Broker, api: CountingApi
+) -> None:
+    api.refusing = {"Retry-After": "86400"}
+    assert await answered(broker) == 429
+    api.refusing = None
+    assert isinstance(await answered(broker), ProviderUnavailable)
+    breaker = f"acme:api:{urlsplit(api.url).netloc}"
+    reset = await twin.http.post(f"/breakers/{quote(breaker, safe='')}/reset")
+    assert reset.status_code == 200, reset.text
+    async with asyncio.timeout(5):
+        while await answered(broker) != 200:
+            await asyncio.sleep(0.05)
+    assert await answered(twin, "bob") == 200
 
 
 async def test_a_short_pause_is_waited_for(broker: Broker, api: CountingApi) -> None:
