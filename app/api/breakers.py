@@ -51,8 +51,12 @@ async def list_breakers(services: Use, _: Admin) -> BreakerList:
 
 @router.post("/breakers/{name}/reset", summary="Close a breaker", responses=responses("not_found"))
 async def reset_breaker(name: BreakerName, services: Use, admin: Admin) -> BreakerAnswer:
-    """Requests go to the upstream again at once, on all replicas."""
-    return _describe(await services.switch.turn(name, Turn.RESET, actor=admin.name))
+    """Requests go to the upstream again at once, on all replicas. That of an API also ends the pauses which that provider
+    asked for with 429."""
+    view = await services.switch.turn(name, Turn.RESET, actor=admin.name)
+    if view.key.kind == "api":
+        await services.pacer.free(view.key.provider)
+    return _describe(view)
 
 
 @router.post("/breakers/{name}/open", summary="Open a breaker", responses=responses("not_found"))

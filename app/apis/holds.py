@@ -16,6 +16,9 @@ from app.outages import DatabaseUnavailable
 _MOST = 10_000
 _LOOK_SECONDS = 10.0
 _DIFFERENCE_SECONDS = 0.1  # between clocks, and ways
+_FREED = "freed "  # before the provider's name
+
+Scope = tuple[str, UUID]  # a registration, and a grant of it or NOBODY
 
 
 class Holds:
@@ -25,8 +28,10 @@ class Holds:
         self._db = db
         self._clock = clock
         self._announced = listener.mailbox(API_HELD)
-        self._until: dict[tuple[str, UUID], float] = {}
+        self._until: dict[Scope, float] = {}
+        self._unwritten: dict[Scope, float] = {}
         self._writing: set[asyncio.Task[None]] = set()
+        self._storing = asyncio.Lock()  # else a reading might undo what is written at that moment
 
     def __bool__(self) -> bool:
         return bool(self._until)
@@ -35,30 +40,51 @@ class Holds:
         """By the monotonic clock; 0 where none is known."""
         return max(self._until.get((provider, each), 0.0) for each in grant_ids)
 
-    def hold(self, provider: str, grant_id: UUID, seconds: float) -> float | None:
-        """At this replica at once, at the others a moment later. Answers until when; None where it is held as long already."""
-        hold = Hold(provider, grant_id, seconds)
-        until = self._adopted(hold)
-        if until is not None:
-            writing = asyncio.create_task(self._write(hold))
-            self._writing.add(writing)
-            writing.add_done_callback(self._writing.discard)
-        return until
+    def hold(self, provider: str, grant_id: UUID, seconds: float) -> bool:
+        """At this replica at once, at the others a moment later. Answers whether it is longer than what holds already."""
+        scope, until = (provider, grant_id), self._clock.monotonic() + seconds
+        if seconds <= 0 or until < self._until.get(scope, 0.0) + _DIFFERENCE_SECONDS:
+            return False
+        if len(self._until) >= _MOST:
+            self._until.pop(min(self._until, key=self._until.__getitem__))
+        self._until[scope] = self._unwritten[scope] = until
+        writing = asyncio.create_task(self._write(Hold(provider, grant_id, seconds), until))
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        return True
 
-    async def load(self) -> list[tuple[Hold, float]]:
-        """Adopts what is stored. Answers what is new, and until when it is. Raises DatabaseUnavailable."""
-        now = self._clock.monotonic()
-        async with self._db.begin() as tx:
-            stored = await rate_store.held(tx, most=_MOST)
-        self._until = {key: until for key, until in self._until.items() if until > now}
-        return [(hold, until) for hold in stored if (until := self._adopted(hold)) is not None]
+    async def free(self, provider: str) -> None:
+        """Ends all pauses of the provider, on all replicas. Raises DatabaseUnavailable, and has done nothing then."""
+        async with self._storing:
+            async with self._db.begin() as tx:
+                await rate_store.free(tx, provider)
+            for known in (self._until, self._unwritten):
+                for scope in [scope for scope in known if scope[0] == provider]:
+                    del known[scope]
+        with suppress(DatabaseUnavailable):
+            await self._db.notify(API_HELD, _FREED + provider)
 
-    async def heard(self) -> None:
-        """Until there is reason to load them."""
+    async def load(self) -> set[str]:
+        """Goes by what is stored. Answers of which providers something changed. Raises DatabaseUnavailable."""
+        async with self._storing:
+            async with self._db.begin() as tx:
+                stored = await rate_store.held(tx, most=_MOST)
+            known, now = self._until, self._clock.monotonic()
+            self._until = {scope: until for scope, until in self._unwritten.items() if until > now}
+            for hold in stored:
+                scope, until = (hold.provider, hold.grant_id), now + hold.seconds
+                before = known.get(scope, 0.0)
+                same = before if abs(until - before) < _DIFFERENCE_SECONDS else until
+                self._until[scope] = max(same, self._until.get(scope, 0.0))
+        return {scope[0] for scope in known | self._until if known.get(scope) != self._until.get(scope)}
+
+    async def heard(self) -> set[str]:
+        """Until there is reason to load them. Answers of which providers an operator has ended them."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_LOOK_SECONDS):
                 await self._announced.wait()
-        self._announced.take()
+        payloads, _ = self._announced.take()
+        return {payload.removeprefix(_FREED) for payload in payloads if payload.startswith(_FREED)}
 
     async def close(self) -> None:
         """What is not written yet is let go: who asks too early is told so again."""
@@ -66,18 +92,18 @@ class Holds:
             writing.cancel()
         await asyncio.gather(*self._writing, return_exceptions=True)
 
-    def _adopted(self, hold: Hold) -> float | None:
-        """Until when, where that is longer than was known."""
-        key, until = (hold.provider, hold.grant_id), self._clock.monotonic() + hold.seconds
-        if hold.seconds <= 0 or until < self._until.get(key, 0.0) + _DIFFERENCE_SECONDS:
-            return None
-        if len(self._until) >= _MOST:
-            self._until.pop(min(self._until, key=self._until.__getitem__))
-        self._until[key] = until
-        return until
-
-    async def _write(self, hold: Hold) -> None:
+    async def _write(self, hold: Hold, until: float) -> None:
+        scope = (hold.provider, hold.grant_id)
+        async with self._storing:
+            if self._unwritten.get(scope) != until:
+                return  # a longer one is written, or it was ended
+            try:
+                async with self._db.begin() as tx:
+                    await rate_store.hold(tx, hold)
+            except DatabaseUnavailable:
+                return  # it holds here until PostgreSQL is back; who asks too early then is told so again
+            finally:
+                if self._unwritten.get(scope) == until:
+                    del self._unwritten[scope]
         with suppress(DatabaseUnavailable):
-            async with self._db.begin() as tx:
-                await rate_store.hold(tx, hold)
             await self._db.notify(API_HELD, hold.provider)

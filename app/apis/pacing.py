@@ -38,6 +38,8 @@ _LIMITS = 10_000  # of registrations and grants, which are known here at once
 SWEPT_EVERY = timedelta(minutes=10)
 _SWEPT_AT_ONCE = 1_000
 _AGAIN_SECONDS = 1.0
+_ALL_HELD_SECONDS = (60, 300)  # at most: between these, the longest span of the limit
+_HELD_SECONDS = 3_600  # at most, a grant
 
 _Limits = tuple[tuple[parts.Rate, ...], tuple[parts.Rate, ...]]
 
@@ -72,24 +74,31 @@ class Pacer:
                 API_WAIT_SECONDS.labels(client.name).inc(waited)
 
     def held(self, client: OAuthClient, grant_id: UUID, seconds: float) -> None:
-        """The provider wants no more calls for so many seconds: of the registration where the catalogue has limits of that
-        alone, else of the grant. Others' replicas hear of it. A longer one that holds already stays."""
-        api = client.provider.api
-        scope = NOBODY if api.rate and not api.rate_per_grant else grant_id
-        if (until := self._holds.hold(client.name, scope, seconds)) is not None:
-            self._hold(client.name, scope, until)
+        """The provider wants no more calls for so many seconds: of the grant, for an hour at most, and, where the catalogue
+        has limits of the registration alone, of that, for five minutes at most: it may be that grant only. Other replicas hear
+        of it. A longer one that holds already stays."""
+        for scope, most in _held_at_most(client.provider.api, grant_id, seconds).items():
+            if self._holds.hold(client.name, scope, min(seconds, most)):
+                self._tell(client.name)
+
+    async def free(self, provider: str) -> None:
+        """Ends what it and its grants are held by, on all replicas. May be repeated. Raises DatabaseUnavailable."""
+        await self._holds.free(provider)
+        self._freed(provider)
 
     async def load(self) -> None:
-        """Adopts the pauses that are stored. Raises DatabaseUnavailable."""
-        for hold, until in await self._holds.load():
-            self._hold(hold.provider, hold.grant_id, until)
+        """Goes by the pauses that are stored. Raises DatabaseUnavailable."""
+        for provider in await self._holds.load():
+            self._tell(provider)
 
     async def watch(self) -> None:
-        """Adopts the pauses that other replicas were told, until it is cancelled."""
+        """Goes by the pauses that other replicas were told, until it is cancelled."""
         while True:
-            await self._holds.heard()
+            freed = await self._holds.heard()
             try:
                 await self.load()
+                for provider in freed:
+                    self._freed(provider)
             except DatabaseUnavailable:
                 await self._clock.sleep(_AGAIN_SECONDS)
             except Exception:  # they have to be heard again once the fault is over
@@ -105,19 +114,19 @@ class Pacer:
 
     async def close(self) -> None:
         """Who still waits is told to come back."""
-        for _, turns in self._turns.values():
+        for _, turns in list(self._turns.values()):  # while they close, a call may come that needs others
             await turns.close()
         await self._reservations.close()
         await self._holds.close()
 
     async def _admitted(self, provider: str, api: parts.Api, grant_id: UUID, within: float) -> None:
-        held_until = self._holds.until(provider, grant_id, NOBODY) if self._holds else 0.0
+        if self._holds and not api.rate_per_grant:  # else the line is the grant's own, and knows
+            since, scopes = self._clock.monotonic(), (grant_id,) if api.rate else (grant_id, NOBODY)
+            await self._after(self._holds.until(provider, *scopes), within)
+            within = max(0.0, within - (self._clock.monotonic() - since))
         if not api.is_limited:
-            await self._after(held_until, within)
             return
         turns = self._turns_of(provider, api, grant_id)
-        if held_until:
-            turns.hold(held_until)
         if not turns.take():
             await turns.wait(within)
 
@@ -137,17 +146,36 @@ class Pacer:
         every = [rate for each in rates.values() for rate in each]
         turns = Turns(every, partial(self._reserved, provider, rates), self._clock)
         self._turns[key] = limits, turns
+        turns.hold(self._holds.until(*key, NOBODY))
         return turns
 
     async def _reserved(
-        self, provider: str, rates: Rates, waiting: int, pace: float, late: float
+        self, provider: str, rates: Rates, waiting: int, pace: float, steady: float, late: float
     ) -> Reserved:
-        return await self._reservations.reserved(provider, rates, waiting=waiting, pace=pace, late=late)
+        return await self._reservations.reserved(
+            provider, rates, waiting=waiting, pace=pace, steady=steady, late=late
+        )
 
-    def _hold(self, provider: str, scope: UUID, until: float) -> None:
+    def _freed(self, provider: str) -> None:
+        """Also where nothing was heard of the pause but, by a reservation, when there is another turn."""
+        for (name, _), (_, turns) in self._turns.items():
+            if name == provider:
+                turns.free()
+        self._tell(provider)
+
+    def _tell(self, provider: str) -> None:
         for (name, grant_id), (_, turns) in self._turns.items():
-            if name == provider and scope in (NOBODY, grant_id):
-                turns.hold(until)
+            if name == provider:
+                turns.hold(self._holds.until(provider, grant_id, NOBODY))
+
+
+def _held_at_most(api: parts.Api, grant_id: UUID, seconds: float) -> dict[UUID, float]:
+    """Who is held by that pause, and how many seconds of it."""
+    if not api.rate or api.rate_per_grant:
+        return {grant_id: _HELD_SECONDS}
+    least, most = _ALL_HELD_SECONDS
+    for_all = min(most, max(least, *(rate.per_seconds for rate in api.rate)))
+    return {NOBODY: for_all} if seconds <= for_all else {NOBODY: for_all, grant_id: _HELD_SECONDS}
 
 
 def _rates(api: parts.Api, grant_id: UUID) -> Rates:

@@ -82,6 +82,12 @@ async def hold(tx: Tx, held: Hold) -> None:
     )
 
 
+async def free(tx: Tx, provider: str) -> None:
+    """Ends all pauses of the provider. May be repeated."""
+    is_held = (api_rates.c.provider == provider, api_rates.c.held_until.is_not(None))
+    await tx.execute(update(api_rates).where(*is_held).values(held_until=None))
+
+
 async def held(tx: Tx, *, most: int) -> list[Hold]:
     """The pauses that are not over, those that end last first."""
     left = func.extract("epoch", api_rates.c.held_until - func.clock_timestamp())

@@ -48,11 +48,11 @@ class Reservations:
         self._asking: set[asyncio.Task[Any]] = set()
 
     async def reserved(
-        self, provider: str, rates: Rates, *, waiting: int, pace: float, late: float
+        self, provider: str, rates: Rates, *, waiting: int, pace: float, steady: float, late: float
     ) -> Reserved:
         """Turns that fit all rates, by the monotonic clock. `late`: seconds until use can be made of one, apart from what
         PostgreSQL takes."""
-        demand = Demand(self._replica, waiting, pace, self._late + int(late * SECOND))
+        demand = Demand(self._replica, waiting, pace, self._late + int(late * SECOND), steady)
         now = self._clock.monotonic()
         if now < self._away_until:
             return self._alone(provider, rates, demand)

@@ -12,7 +12,7 @@ import random
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.apis.window import AHEAD, SECOND, Reserved
 from app.clock import Clock
@@ -20,9 +20,11 @@ from app.resilience import Rate
 
 _AHEAD_SECONDS = AHEAD / SECOND
 _PACE_SECONDS = 1.0  # after which a call counts for a third
+_STEADY_SECONDS = 30.0
 
-# For so many who wait, at such a pace, by one who is so many seconds late: what is reserved, by the monotonic clock.
-Reserve = Callable[[int, float, float], Awaitable[Reserved]]
+# For so many who wait, at such a pace just now and in the long run, by one who is so many seconds late: what is reserved, by
+# the monotonic clock.
+Reserve = Callable[[int, float, float, float], Awaitable[Reserved]]
 
 
 class TooLong(Exception):
@@ -57,10 +59,11 @@ class Turns:
         self._turns: deque[_Turn] = deque()  # by time
         self._waiting: OrderedDict[asyncio.Future[_Turn], _Waiter] = OrderedDict()
         self._held_until = 0.0
+        self._freed = 0  # times
         self._ask_at = 0.0
         self._next_at = 0.0  # when one more may be reserved for who has none; as far as is known
         self._sharers = 1
-        self._taken, self._pace, self._paced_at = 0, 0.0, clock.monotonic()
+        self._taken, self._pace, self._steady, self._paced_at = 0, 0.0, 0.0, clock.monotonic()
         self._late = 0.0  # seconds, when a turn was lost by it
         self._woken = asyncio.Event()
         self._tending: asyncio.Task[None] | None = None
@@ -89,13 +92,21 @@ class Turns:
             raise
 
     def hold(self, until: float) -> None:
-        """Nobody goes before that."""
-        if until <= self._held_until:
+        """Nobody goes before that, whatever was said before."""
+        if until == self._held_until:
             return
+        if until < self._held_until:
+            self.free()
         self._held_until = until
         self._turns = deque(turn for turn in self._turns if turn.until > until)
         self._ask_at = max(self._ask_at, until - _AHEAD_SECONDS / 2)
         self._send_away()
+        self._woken.set()
+
+    def free(self) -> None:
+        """Nothing holds any more."""
+        self._held_until = self._ask_at = self._next_at = 0.0
+        self._freed += 1
         self._woken.set()
 
     async def close(self) -> None:
@@ -173,21 +184,22 @@ class Turns:
 
     async def _ask(self) -> None:
         try:
-            now = self._clock.monotonic()
-            reserved = await self._reserve(self._lacking(), self._pace_at(now), self._late)
+            self._measure(self._clock.monotonic())
+            freed = self._freed
+            reserved = await self._reserve(self._lacking(), self._pace, self._steady, self._late)
             self._late /= 2
-            self._keep(reserved)
+            # When there is another one was said before the pause was ended, and may be its end.
+            self._keep(reserved if freed == self._freed else replace(reserved, next_at=None))
         finally:
             self._asking = None
             self._woken.set()
 
-    def _pace_at(self, now: float) -> float:
+    def _measure(self, now: float) -> None:
         """Calls a second, those of late above all."""
-        self._pace = (
-            self._pace * math.exp((self._paced_at - now) / _PACE_SECONDS) + self._taken / _PACE_SECONDS
-        )
+        since = now - self._paced_at
+        self._pace = self._pace * math.exp(-since / _PACE_SECONDS) + self._taken / _PACE_SECONDS
+        self._steady = self._steady * math.exp(-since / _STEADY_SECONDS) + self._taken / _STEADY_SECONDS
         self._taken, self._paced_at = 0, now
-        return self._pace
 
     def _keep(self, reserved: Reserved) -> None:
         now = self._clock.monotonic()

@@ -19,9 +19,11 @@ SECOND = 1_000_000
 CELLS = 100
 AHEAD = 1 * SECOND  # turns are reserved so far ahead: a replica that dies takes no more with it
 _SPARE_AT_MOST = 2 * SECOND  # may what nobody waits for yet be kept
+_KEPT_AT_MOST = 60 * SECOND  # the same, where the limit is hardly used
+_KEPT_AT_LEAST = 2  # calls: who makes one makes another
 _TURN_AT_MOST = 1 * SECOND
 _LATE_AT_MOST = 1 * SECOND
-_FURTHEST = AHEAD + _SPARE_AT_MOST
+_FURTHEST = AHEAD + _SPARE_AT_MOST  # is anything reserved, but for what is kept for long
 _AT_WORK = 3 * SECOND  # who asked so lately has a share
 _SEEN = 600 * SECOND
 
@@ -71,6 +73,9 @@ class Window:
         """Without what is over. What is counted further ahead than anything is reserved counts from now on: the clock was
         set back."""
         first, last = self.cell(now) - CELLS, self.cell(now + _FURTHEST)
+        ahead = sum(count for cell, count in self.counts.items() if cell > last)
+        if ahead <= self.rate.limit // 10:  # no more than what is kept for long
+            last = self.cell(now + _KEPT_AT_MOST)
         counts: dict[int, int] = {}
         for cell, count in self.counts.items():
             if cell >= first:
@@ -109,13 +114,14 @@ class Book:
 
 @dataclass(frozen=True)
 class Demand:
-    """What a replica wants: turns for `waiting` calls, and some for those that come next, of which there are `pace` a second.
-    `late`: how long it takes until it can make use of one."""
+    """What a replica wants: turns for `waiting` calls, and some for those that come next, of which there are `pace` a second
+    just now and `steady` a second in the long run. `late`: how long it takes until it can make use of one."""
 
     by: str
     waiting: int
     pace: float = 0.0
     late: int = 0
+    steady: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -167,13 +173,18 @@ def _queued(
 
 
 def _spare(books: tuple[Book, ...], now: int, demand: Demand) -> Turn | None:
-    """What is kept for those who come next: for long, where at most half of the limit is used; for a moment, where there is
-    less; never more than a quarter of what is left."""
+    """What is kept for those who come next: for a minute, where at most a tenth of the limit is used; for long, where it is at
+    most half; for a moment, where there is less. Never more than a quarter of what is left."""
     at, room = _earliest(books, max(now, *(book.held_until for book in books)))
     if at > now:
         return None
-    plenty = min(window.rate.limit // 2 - window.used(now) for book in books for window in book.windows)
-    shortest = min(window.rate.per_seconds for book in books for window in book.windows) * SECOND
+    windows = [window for book in books for window in book.windows]
+    unused = min(window.rate.limit // 10 - window.used(now) for window in windows)
+    kept = min(_KEPT_AT_LEAST + int(demand.steady * _KEPT_AT_MOST / SECOND), unused // 2)
+    if kept > 0 and kept >= int(demand.pace * _SPARE_AT_MOST / SECOND):
+        return Turn(now, now + _KEPT_AT_MOST, kept)
+    plenty = min(window.rate.limit // 2 - window.used(now) for window in windows)
+    shortest = min(window.rate.per_seconds for window in windows) * SECOND
     for lasting, most in ((min(shortest, _SPARE_AT_MOST), plenty // 2), (_lasting(books, demand), room // 4)):
         if (count := min(int(demand.pace * lasting / SECOND), most)) > 0:
             return Turn(now, now + lasting, count)

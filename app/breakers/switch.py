@@ -44,8 +44,8 @@ class BreakerSwitch:
         self._clock = clock
 
     def listed(self) -> list[BreakerView]:
-        """By name: one for each token endpoint and each issuer that we are registered at, asked or not, and those of
-        other kinds."""
+        """By name: one for each token endpoint, issuer and API that we are registered at, asked or not, and those that
+        were asked besides."""
         return sorted((self._view(breaker) for breaker in self._all()), key=lambda view: view.key.name)
 
     async def turn(self, name: str, turn: Turn, *, actor: str) -> BreakerView:
@@ -67,6 +67,8 @@ class BreakerSwitch:
             self._breakers.of(client.token_breaker)
             if client.provider.is_discovered:
                 self._breakers.of(client.metadata_breaker)
+            if client.api_breaker is not None:
+                self._breakers.of(client.api_breaker)
         return (breaker for breaker in self._breakers if breaker.key.provider in registered)
 
     def _view(self, breaker: Breaker) -> BreakerView:

@@ -54,6 +54,12 @@ class OAuthClient:
         """The breaker of what the issuer publishes, which tells nothing of the token endpoint."""
         return BreakerKey(self.name, "metadata", self._host_of(self.provider.issuer or ""))
 
+    @cached_property
+    def api_breaker(self) -> BreakerKey | None:
+        """The breaker of the API, where the catalogue says where that is."""
+        base_url = self.provider.api.base_url
+        return None if base_url is None else BreakerKey(self.name, "api", self._host_of(base_url))
+
     def _host_of(self, url: str) -> str:
         try:
             return urlsplit(self.provider.resolve(url, self.variables)).netloc

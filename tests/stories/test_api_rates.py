@@ -261,6 +261,16 @@ async def test_far_from_the_limit_a_reservation_serves_many_calls(make: Make) ->
     assert await reservations(calls()) <= 30
 
 
+async def test_a_reservation_serves_many_calls_of_who_calls_rarely_too(make: Make) -> None:
+    pacer, client = make(), client_of(1000, 1)
+
+    with statements() as seen:
+        for _ in range(8):
+            await pacer.admit(client, GRANT, within=5)
+            await asyncio.sleep(1.05)
+    assert len([statement for statement in seen if statement[0].startswith("UPDATE api_rates")]) <= 2
+
+
 async def test_at_the_limit_a_reservation_serves_all_who_wait(make: Make) -> None:
     pacer, client = make(), client_of(20, 1)
 
@@ -278,7 +288,7 @@ async def test_who_asks_in_vain_costs_no_sql(make: Make) -> None:
 
 
 async def test_a_pause_that_one_replica_was_told_holds_at_all(make: Make) -> None:
-    for client in (client_of(50, 1), client_of(50, 1, name="granted", per_grant=True)):
+    for client in (client_of(50, 60), client_of(50, 1, name="granted", per_grant=True)):
         first, second = make("a"), make("b")
         assert await admitted(second, client, 1) == 1
         first.held(client, GRANT, 60)
@@ -292,7 +302,7 @@ async def test_a_pause_that_one_replica_was_told_holds_at_all(make: Make) -> Non
 
 
 async def test_of_two_pauses_the_longer_one_holds(make: Make) -> None:
-    first, second, client = make("a"), make("b"), client_of(50, 1)
+    first, second, client = make("a"), make("b"), client_of(50, 1, per_grant=True)
     first.held(client, GRANT, 600)
     first.held(client, GRANT, 5)
     await asyncio.sleep(0.5)
@@ -304,6 +314,70 @@ async def test_of_two_pauses_the_longer_one_holds(make: Make) -> None:
             await pacer.admit(client, GRANT, within=10)
         assert refused.value.retry_after is not None
         assert 590 <= refused.value.retry_after <= 600
+
+
+async def paused(pacer: Pacer, client: OAuthClient, grant: UUID = GRANT) -> int:
+    """How long a call would have to wait."""
+    with pytest.raises(ProviderUnavailable) as refused:
+        await pacer.admit(client, grant, within=0.5)
+    assert refused.value.retry_after is not None
+    return refused.value.retry_after
+
+
+@pytest.mark.parametrize(("per_seconds", "most"), [(1, 60), (120, 120), (86400, 300)])
+async def test_what_one_user_is_refused_stops_all_for_minutes_and_that_one_for_an_hour(
+    make: Make, per_seconds: int, most: int
+) -> None:
+    told, other, client = make("a"), make("b"), client_of(50, per_seconds)
+    told.held(client, GRANT, 86400)
+    assert most - 5 <= await paused(told, client, uuid4()) <= most
+    assert 3595 <= await paused(told, client) <= 3600
+    async with asyncio.timeout(5):
+        while await outcome(other, client) == "admitted" or await paused(other, client) < 3590:
+            await asyncio.sleep(0.05)
+    assert most - 10 <= await paused(other, client, uuid4()) <= most
+
+
+async def test_of_the_line_for_all_a_held_grant_stops_nobody_else(make: Make) -> None:
+    pacer, client = make(), client_of(50, 60)
+    pacer.held(client, GRANT, 400)
+    await pacer._holds.free(client.name)  # as if the pause of all were over
+    pacer._holds.hold(client.name, GRANT, 400)
+    await pacer.load()
+    assert await outcome(pacer, client) == "refused"
+    assert await outcome(pacer, client, grant=uuid4()) == "admitted"
+
+
+@pytest.mark.parametrize("per_grant", [True, False])
+async def test_an_operator_ends_pauses_on_all_replicas(make: Make, per_grant: bool) -> None:
+    first, second, client = make("a"), make("b"), client_of(50, 60, per_grant=per_grant)
+    another = client_of(50, 60, name="another", per_grant=per_grant)
+    first.held(client, GRANT, 60)
+    first.held(another, GRANT, 60)
+    async with asyncio.timeout(5):
+        while {await outcome(second, each) for each in (client, another)} != {"refused"}:
+            await asyncio.sleep(0.05)
+    waiting = asyncio.create_task(outcome(second, client, within=90))
+    await second.free("acme")
+    assert await outcome(second, client) == "admitted"
+    async with asyncio.timeout(5):
+        while await outcome(first, client) == "refused":
+            await asyncio.sleep(0.05)
+        assert per_grant is False or await waiting == "admitted"
+    waiting.cancel()
+    third = make("c")
+    await third.load()
+    assert await outcome(third, client) == "admitted"
+    assert {await outcome(pacer, another) for pacer in (first, second, third)} == {"refused"}
+
+
+async def test_a_pause_that_was_ended_before_it_was_written_is_over(make: Make) -> None:
+    pacer, client = make(), client_of(50, 60)
+    pacer.held(client, GRANT, 60)
+    await pacer.free("acme")
+    await asyncio.sleep(0.3)
+    await pacer.load()
+    assert await outcome(pacer, client) == "admitted"
 
 
 async def test_a_pause_of_a_grant_stops_no_other_one(make: Make) -> None:
@@ -399,6 +473,18 @@ async def test_what_says_nothing_any_more_is_swept(make: Make, database_url: str
     async with database(database_url) as connection:
         left = await connection.fetch("SELECT provider FROM api_rates ORDER BY 1")
     assert [row[0] for row in left] == ["long", "paused"]
+
+
+async def test_a_call_of_another_api_that_comes_at_the_end_stops_nothing_from_ending(make: Make) -> None:
+    pacer, client = make(), client_of(1, 60)
+    await pacer.admit(client, GRANT, within=1)
+    waiting = asyncio.create_task(outcome(pacer, client, within=100))
+    await asyncio.sleep(0.1)
+    late = asyncio.create_task(outcome(pacer, client_of(1, 60, name="other")))
+    await pacer.close()
+    async with asyncio.timeout(5):
+        assert await waiting == "refused"
+        assert await late in ("admitted", "refused")
 
 
 async def test_at_the_end_who_waits_is_told_to_come_back(make: Make) -> None:

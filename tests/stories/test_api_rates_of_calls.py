@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import quote, urlsplit
+from uuid import uuid4
 
 import pytest
 from aiohttp import web
@@ -94,7 +96,7 @@ def key_of(user: str) -> GrantKey:
 
 async def answered(broker: Broker, user: str = "ada", *, within: float = 5) -> int | ProviderUnavailable:
     try:
-        call = Call(key_of(user), "GET", "things", within=within)
+        call = Call(key_of(user), "GET", f"things/{uuid4()}", within=within)  # else they are asked as one
         return (await broker.services.gateway.whole(call, most=100)).status
     except ProviderUnavailable as error:
         return error
@@ -130,6 +132,17 @@ async def test_calls_that_are_read_whole_keep_to_it_too(broker: Broker, api: Cou
     assert len(api.arrived) == 6
 
 
+@pytest.mark.parametrize("limits", ["headers: {}"])
+async def test_a_pause_that_calendars_are_told_is_theirs_alone_where_there_are_no_limits(
+    broker: Broker, api: CountingApi
+) -> None:
+    api.refusing = {"Retry-After": "600"}
+    request = HttpRequest(f"{api.url}/whole", {}, b"", method="GET")
+    assert (await broker.services.calendar_apis._caller.call(key_of("ada"), request)).status == 429
+    api.refusing = None
+    assert await answered(broker) == 200
+
+
 @pytest.mark.parametrize("limits", ["rate_per_grant: [{limit: 6, per_seconds: 86400}]", "headers: {}"])
 async def test_a_pause_that_the_api_asks_for_is_kept_by_all_replicas_for_that_grant(
     broker: Broker, twin: Broker, api: CountingApi
@@ -153,6 +166,22 @@ async def test_where_the_limit_is_the_registrations_so_is_the_pause(broker: Brok
     assert await answered(broker) == 429
     api.refusing = None
     assert isinstance(await answered(broker, "bob"), ProviderUnavailable)
+
+
+async def test_an_operator_ends_a_pause_by_resetting_the_breaker_at_any_replica(
+    broker: Broker, twin: Broker, api: CountingApi
+) -> None:
+    api.refusing = {"Retry-After": "86400"}
+    assert await answered(broker) == 429
+    api.refusing = None
+    assert isinstance(await answered(broker), ProviderUnavailable)
+    breaker = f"acme:api:{urlsplit(api.url).netloc}"
+    reset = await twin.http.post(f"/breakers/{quote(breaker, safe='')}/reset")
+    assert reset.status_code == 200, reset.text
+    async with asyncio.timeout(5):
+        while await answered(broker) != 200:
+            await asyncio.sleep(0.05)
+    assert await answered(twin, "bob") == 200
 
 
 async def test_a_short_pause_is_waited_for(broker: Broker, api: CountingApi) -> None:

@@ -32,9 +32,9 @@ def most_in_any(span: int, times: list[int]) -> int:
 
 ASKS = st.lists(
     st.tuples(
-        st.integers(0, 700_000),  # since the one before
+        st.one_of(st.integers(0, 700_000), st.sampled_from([2_000_000, 20_000_000])),  # since the one before
         st.integers(1, 30),  # who wait
-        st.sampled_from([0.0, 3.0, 40.0]),  # calls a second
+        st.sampled_from([0.0, 3.0, 40.0]),  # calls a second, just now and in the long run
         st.sampled_from("abc"),
         st.sampled_from([0, 0, 3_000, 400_000, 5_000_000]),  # how late it is
         st.floats(0, 1),  # how much of a turn's time goes by before it is used
@@ -46,7 +46,7 @@ ASKS = st.lists(
 
 @given(
     rates=st.lists(
-        st.tuples(st.integers(1, 25), st.integers(1, 7)),
+        st.tuples(st.one_of(st.integers(1, 25), st.sampled_from([60, 200])), st.integers(1, 7)),
         min_size=1,
         max_size=3,
         unique_by=lambda rate: rate[1],
@@ -54,6 +54,7 @@ ASKS = st.lists(
     asks=ASKS,
 )
 @example(rates=[(10, 1)], asks=[(0, 10, 0.0, "a", 0, 1.0), (500_000, 10, 0.0, "b", 0, 0.0)])
+@example(rates=[(60, 1)], asks=[(0, 1, 3.0, "a", 0, 1.0), *[(20_000_000, 60, 0.0, "b", 0, 1.0)] * 4])
 @settings(max_examples=300, deadline=None)
 def test_no_span_holds_more_calls_than_the_limit_whoever_reserved_them_and_whenever_they_are_made(
     rates: list[tuple[int, int]], asks: list[tuple[int, int, float, str, int, float]]
@@ -61,7 +62,7 @@ def test_no_span_holds_more_calls_than_the_limit_whoever_reserved_them_and_whene
     kept, now, made = books(*rates), START, []
     for since, waiting, pace, by, late, lateness in asks:
         now += since
-        kept, reserved = reserve(kept, now, Demand(by, waiting, pace, late))
+        kept, reserved = reserve(kept, now, Demand(by, waiting, pace, late, steady=pace))
         for turn in reserved.turns:
             assert now <= turn.at < turn.until
             made += [turn.at + int((turn.until - 1 - turn.at) * lateness)] * turn.count
@@ -142,6 +143,28 @@ def test_some_are_kept_for_those_who_come_next_as_long_as_there_is_plenty() -> N
     kept, reserved = reserve(kept, START + 1, Demand("b", 60, pace=1000.0))
     assert [turn.count for turn in reserved.turns] == [60, 4]  # a quarter of what is left
     assert reserved.turns[1].until - reserved.turns[1].at < SECOND / 10
+
+
+def test_where_the_limit_is_hardly_used_some_are_kept_for_a_minute() -> None:
+    kept, reserved = reserve(books((1000, 1)), START, Demand("a", 1))
+    assert [turn.count for turn in reserved.turns] == [1, 2]
+    assert reserved.turns[1].until - reserved.turns[1].at == 60 * SECOND
+    _, reserved = reserve(kept, START + SECOND, Demand("a", 1, steady=0.5))
+    assert [turn.count for turn in reserved.turns] == [1, 32]
+
+
+@pytest.mark.parametrize("seconds", [1, 600])
+def test_what_is_kept_for_a_minute_leaves_nine_tenths_to_others(seconds: int) -> None:
+    kept = books((1000, seconds))
+    for index in range(1000):
+        kept, _ = reserve(kept, START + index, Demand(str(index), 0, steady=100.0))
+    _, reserved = reserve(kept, START + SECOND // 2, Demand("b", 1000))
+    assert sum(turn.count for turn in reserved.turns if turn.at <= START + SECOND // 2) >= 900
+
+
+def test_of_a_small_limit_none_is_kept_for_a_minute() -> None:
+    _, reserved = reserve(books((20, 1)), START, Demand("a", 1, pace=1.0, steady=1.0))
+    assert all(turn.until <= START + SECOND for turn in reserved.turns)
 
 
 def test_a_pause_that_the_provider_asks_for_is_kept() -> None:
