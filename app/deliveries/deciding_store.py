@@ -96,6 +96,7 @@ async def stop(tx: Tx, batch_id: UUID) -> None:
 async def replay_dead(tx: Tx, batch_id: UUID, *, after: UUID | None, limit: int) -> Part:
     """Up to `limit` dead ones of the batch behind `after` wait for their turn again."""
     dead = select(_D.id).where(_D.batch_id == batch_id, _D.status == DeliveryStatus.DEAD, _WHOLE)
+    dead = dead.order_by(_D.id)
     return await _changed(tx, dead if after is None else dead.where(_D.id > after), limit, _AGAIN)
 
 
@@ -119,8 +120,7 @@ async def half_cancelled(tx: Tx, *, limit: int) -> list[UUID]:
 
 async def _changed(tx: Tx, wanted: Select[Any], limit: int, values: dict[str, Any]) -> Part:
     """Of a batch that is locked, so that those stay which they are."""
-    some = wanted.order_by(_D.id).limit(limit)
-    query = update(deliveries).where(_D.id == any_(array_of(some))).values(values)
+    query = update(deliveries).where(_D.id == any_(array_of(wanted.limit(limit)))).values(values)
     rows = (await tx.execute(query.returning(_D.id, _D.records))).all()
     last = max((row.id for row in rows), default=None)
     return Part(sum(row.records for row in rows), last if len(rows) == limit else None)
