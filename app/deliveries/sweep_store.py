@@ -66,7 +66,7 @@ async def sweep(tx: Tx, status: DeliveryStatus, *, kept_for: timedelta, limit: i
             _D.ended_at < began() - kept_for,
         )
         .order_by(_D.ended_at)
-        .limit(limit)
+        .limit(literal(limit, literal_execute=True))  # written into it: a tenth of all would be read through
         .with_for_update(skip_locked=True)
     )
     return (await tx.execute(delete(deliveries).where(_D.id == any_(array_of(old))))).rowcount

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ async def test_every_record_is_delivered_once_or_dead_for_a_reason(
     ended_token = brought["access_token"]
     api.takes = lambda token: token != ended_token and sandbox.accepts(token)
     await _until_applied(api, RECORDS // 2)
-    three[2].process.kill()
+    await _killed_while_it_sends(three[2], database_url)
     await _until_ended(database_url, batch_id)
 
     async with httpx.AsyncClient(headers=headers, base_url=three[0].url) as http:
@@ -101,6 +102,20 @@ async def test_every_record_is_delivered_once_or_dead_for_a_reason(
 
 def _records_of(found: list[dict[str, Any]]) -> list[int]:
     return [n for each in found for n in range(each["first_record"], each["first_record"] + each["records"])]
+
+
+async def _killed_while_it_sends(replica: Replica, url: str) -> None:
+    """Stopped, looked at, and killed if it holds anything just then."""
+    query = "SELECT count(*) FROM deliveries WHERE status = 'sending' AND replica LIKE $1"
+    process = replica.process
+    async with asyncio.timeout(_SECONDS), database(url) as connection:
+        while True:
+            process.send_signal(signal.SIGSTOP)
+            if await connection.fetchval(query, f"%-{process.pid}-%"):
+                break
+            process.send_signal(signal.SIGCONT)
+            await asyncio.sleep(0.01)
+    process.kill()
 
 
 async def _until_applied(api: RecordsApi, count: int) -> None:

@@ -148,7 +148,7 @@ async def test_what_a_caller_wants_comes_before_what_is_only_due(site: Site, end
         await _waits_for_a_place(broker)
         endpoint.open()
         assert (await asking)["generation"] == 2
-        assert endpoint.asked[8] == users[-1]
+        assert users[-1] in endpoint.asked[8:16]  # those that are let go together arrive in any order
         assert (await running).due in (39, 40)  # it may have been refreshed before it was taken
 
 
