@@ -13,7 +13,8 @@ from app.clock import Clock, SystemClock
 from app.drain import Drain
 from app.errors import BrokerError
 from app.grants.due import DueRefresher
-from app.telemetry import REFRESHES_DUE, TICK_SECONDS, logger
+from app.metrics import REFRESHES_DUE, TICK_SECONDS
+from app.telemetry import logger
 
 log = logger(__name__)
 

@@ -29,13 +29,14 @@ from app.db import Database
 from app.drain import Drain
 from app.ground import Ground, new_breakers, new_replica
 from app.listener import Listener
+from app.metrics import BUILD
 from app.oauth.client import OAuthClients
 from app.oauth.door import Door
 from app.oauth.endpoints import TokenEndpoints
 from app.oauth.load import load_catalogue
 from app.outages import DatabaseUnavailable
 from app.settings import Settings
-from app.telemetry import BUILD, configure_logging, logger
+from app.telemetry import configure_logging, logger
 from app.vault.key_provider import KeyProvider
 from app.wiring import build
 

@@ -15,8 +15,8 @@ from typing import Any, Generic, TypeVar
 
 from app.bounded import Bounded
 from app.clock import Clock
+from app.metrics import CACHE_ENTRIES, CACHE_READS
 from app.outages import DatabaseUnavailable
-from app.telemetry import CACHE_ENTRIES, CACHE_READS
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

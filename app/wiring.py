@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from app import settings
 from app.api.services import Services
 from app.apis import pacing
 from app.apis.caller import ApiCaller
@@ -30,36 +29,16 @@ from app.consumers.callers import Proxies
 from app.consumers.keys import KeyRegistry
 from app.consumers.limits import RateLimiter
 from app.data_keys.rewrap import Rewrapper
-from app.grants import pace
-from app.grants.answer import Answers
-from app.grants.candidates import Candidates
-from app.grants.checkup import Checkup
-from app.grants.claims import Claims, Limits
 from app.grants.counting import Counting
-from app.grants.due import DueRefresher
-from app.grants.incidents import Incidents
-from app.grants.journal import Journal
-from app.grants.known import KnownGrants
-from app.grants.ledger import Ledger
-from app.grants.probing import Prober
-from app.grants.protocol import RefreshProtocol
-from app.grants.queue import Queue
 from app.grants.reading import GrantReader
-from app.grants.refresh import Refresher
-from app.grants.registry import GrantRegistry
-from app.grants.revoke import Revoker
-from app.grants.rotation import Rotation
-from app.grants.safekeeping import Safekeeping
-from app.grants.slots import Slots
 from app.grants.uses import grant_uses
-from app.grants.validate import Validator
-from app.grants.waiting import Waiting
 from app.ground import Ground
 from app.jobs import Job, Timetable
 from app.outbound.addresses import parse_network
 from app.wiring_calendars import wired_calendars
 from app.wiring_deliveries import wired_deliveries
 from app.wiring_gateway import wired_gateway
+from app.wiring_grants import wired_grants
 
 _TEND = timedelta(seconds=20)  # a third of the notice that a new data key is given
 _REWRAP = timedelta(seconds=15)
@@ -69,31 +48,12 @@ _REWRAP_SPAN = timedelta(seconds=1)
 def build(on: Ground) -> Services:
     """Everything wired together; nothing started."""
     read, db, vault, listener, clock = on.read, on.db, on.vault, on.listener, on.clock
-    known, waiting = KnownGrants(db, listener, clock), Waiting(db, listener, clock)
-    revoker = Revoker(db, vault, on.endpoints, on.clients, on.drain, clock)
+    grants = wired_grants(on)
+    known, refresher = grants.known, grants.refresher
     uses, authenticator = grant_uses(db, clock), Authenticator(db, listener, clock)
-    incidents, claims = Incidents(db, known, clock, replica=on.replica), _claims(on)
-    rotation = Rotation(vault, clock, margin=read.margin)
-    ledger = Ledger(
-        db, rotation, incidents, claims, known, clock,
-        replica=on.replica, commit_within=timedelta(seconds=settings.COMMIT_SECONDS),
-    )  # fmt: skip
-    candidates = Candidates(db, vault, ledger, incidents, clock)
-    safekeeping = _safekeeping(on, ledger, revoker)
-    slots = Slots()
-    protocol = RefreshProtocol(
-        vault, on.endpoints, on.clients, on.breakers, claims, ledger, candidates, safekeeping, slots, revoker,
-        on.drain, clock, backoff=on.backoff,
-    )  # fmt: skip
-    refresher = Refresher(db, known, Answers(vault, clock), protocol, waiting, on.drain, Queue(), clock)
-    due = DueRefresher(
-        db, on.clients, on.breakers, on.endpoints, refresher, slots, on.drain, clock,
-        concurrency=read.refresh_concurrency,
-    )  # fmt: skip
-    registry = GrantRegistry(db, vault, on.clients, revoker, waiting, known, clock, margin=read.margin)
     tickets = Tickets(vault, clock, base_url=read.base_url)
     connector = Connector(
-        db, vault, on.endpoints, on.clients, on.breakers, registry, tickets, clock,
+        db, vault, on.endpoints, on.clients, on.breakers, grants.registry, tickets, clock,
         base_url=read.base_url, return_to=read.return_to,
     )  # fmt: skip
     sharing = BreakerSharing(db, on.breakers, listener, clock, replica=on.replica)
@@ -106,24 +66,18 @@ def build(on: Ground) -> Services:
     )  # fmt: skip
     calendars, gateway = wired_calendars(on, caller), wired_gateway(on, caller, known)
     deliveries = wired_deliveries(on, gateway.gateway, refresher, known)
-    validator = Validator(db, vault, on.endpoints, on.clients, clock)
     jobs = [
         Job("set_clock", lambda: db.set_clock(clock), timedelta(minutes=1)),
-        Job("replay_journal", safekeeping.replay, timedelta(seconds=5)),
         Job("flush_uses", uses.flush, timedelta(seconds=5)),
         Job("flush_key_uses", authenticator.uses.flush, timedelta(seconds=10)),
-        Job("review_incidents", incidents.review, timedelta(seconds=15)),
-        Job("revoke_due", revoker.revoke_due, timedelta(seconds=15)),
-        Job("probe_due", Prober(db, protocol, on.drain).probe_due, timedelta(minutes=1)),
-        Job("erase_candidates", candidates.erase_old, timedelta(minutes=10)),
         Job("sweep_api_rates", pacer.sweep, pacing.SWEPT_EVERY),
         Job("tend_data_keys", on.data_keys.tend, _TEND),
         _rewrap(on),
+        *grants.jobs,
         *calendars.jobs,
         *gateway.jobs,
         *deliveries.jobs,
         *_trail(on, disclosures, sealer),
-        *_checkup(on, validator, refresher, incidents, known),
     ]
     return Services(
         authenticator=authenticator,
@@ -132,16 +86,16 @@ def build(on: Ground) -> Services:
         limiter=RateLimiter(db, clock),
         known=known,
         refresher=refresher,
-        due=due,
-        registry=registry,
-        revoker=revoker,
+        due=grants.due,
+        registry=grants.registry,
+        revoker=grants.revoker,
         uses=uses,
-        safekeeping=safekeeping,
-        claims=claims,
-        incidents=incidents,
+        safekeeping=grants.safekeeping,
+        claims=grants.claims,
+        incidents=grants.incidents,
         reader=GrantReader(db),
         counting=Counting(db, clock),
-        validator=validator,
+        validator=grants.validator,
         connector=connector,
         calendars=calendars.of_users,
         calendar_apis=calendars.apis,
@@ -169,7 +123,7 @@ def build(on: Ground) -> Services:
         audit=AuditReader(db),
         disclosures=disclosures,
         sealer=sealer,
-        timetable=Timetable(due, on.drain, clock, interval=interval, jobs=jobs),
+        timetable=Timetable(grants.due, on.drain, clock, interval=interval, jobs=jobs),
         drain=on.drain,
         db=db,
         vault=vault,
@@ -188,24 +142,6 @@ def _rewrap(on: Ground) -> Job:
     return Job("rewrap", lambda: rewrapper.work_for(_REWRAP_SPAN), _REWRAP)
 
 
-def _safekeeping(on: Ground, ledger: Ledger, revoker: Revoker) -> Safekeeping:
-    within = timedelta(seconds=settings.JOURNAL_SECONDS)
-    journal = Journal(on.read.journal_folder, on.clock, replica=on.replica, within=within)
-    return Safekeeping(
-        on.db, on.vault, on.clients, ledger, revoker, journal, on.listener, on.drain, on.clock,
-        quiet=on.read.lease_ttl * settings.QUIET_LEASES,
-    )  # fmt: skip
-
-
-def _claims(on: Ground) -> Claims:
-    limits = Limits(
-        lease_ttl=on.read.lease_ttl,
-        send_window=timedelta(seconds=settings.SEND_WINDOW_SECONDS),
-        hold_at_least=on.read.lease_ttl * settings.HOLD_LEASES,
-    )
-    return Claims(on.db, on.clock, replica=on.replica, limits=limits)
-
-
 def _disclosures(on: Ground) -> Disclosures:
     if on.read.audit_disclosures == "strict":
         return StrictDisclosures(on.db, on.clock)
@@ -221,16 +157,3 @@ def _trail(on: Ground, disclosures: Disclosures, sealer: Sealer) -> list[Job]:
         pruner = Pruner(on.db, on.vault, on.drain, on.clock, kept_for=timedelta(days=days))
         jobs.append(Job("prune_audit", pruner.prune, pruning.EVERY))
     return jobs
-
-
-def _checkup(
-    on: Ground, validator: Validator, refresher: Refresher, incidents: Incidents, known: KnownGrants
-) -> list[Job]:
-    """Nothing, unless it is switched on."""
-    if not on.read.validate_every_seconds:
-        return []
-    checkup = Checkup(
-        on.db, validator, refresher, known, on.endpoints, on.clients, on.breakers, incidents, on.drain, on.clock,
-        every=timedelta(seconds=on.read.validate_every_seconds), per_minute=on.read.validate_per_minute,
-    )  # fmt: skip
-    return [Job("validate_due", checkup.validate_due, pace.EVERY)]

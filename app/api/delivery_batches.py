@@ -126,7 +126,7 @@ async def watch_delivery_batch(batch_id: BatchPath, services: Use, consumer: Del
 @router.post(
     "/deliveries/batches/{batch_id}/replay",
     summary="Send what is dead of a batch once more",
-    responses=responses("not_found"),
+    responses=responses("not_found", "conflict"),
 )
 async def replay_delivery_batch(batch_id: BatchPath, services: Use, consumer: Deliverer) -> BatchDecision:
     """All of its deliveries that are dead are queued again, each under its own id and with eight more attempts."""

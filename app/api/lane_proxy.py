@@ -30,7 +30,7 @@ from app.gateway.directives import wish_of
 from app.gateway.kept import Kept
 from app.gateway.target import base_of
 from app.grants.grant import DEFAULT_ACCOUNT, GrantKey, LeanGrant
-from app.telemetry import PROXIED
+from app.metrics import PROXIED
 
 PATHS = (b"/proxy/", b"/api/v1/proxy/")
 # None of them makes the answer another one; and no key is kept here.

@@ -15,7 +15,7 @@ from starlette.types import Scope, Send
 
 from app.api.middleware import UNMATCHED, refusal, request_id_of
 from app.errors import Overloaded
-from app.telemetry import REQUESTS, SHED
+from app.metrics import REQUESTS, SHED
 
 # Who looks how it is, and a user on the way back from a provider: for both there is no second try.
 _SPARED = re.compile(r"/health-check.*|/metrics|(/api/v1)?/(connect/.*|oauth/[^/]+/callback)")

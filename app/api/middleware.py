@@ -17,8 +17,9 @@ from app.api import headers, problems
 from app.api.services import services_of
 from app.clock import Clock
 from app.errors import BodyTooLarge, BrokerError, HeadersTooLarge, InvalidRequest
+from app.metrics import REQUEST_SECONDS, REQUESTS
 from app.plain_logs import structlog
-from app.telemetry import REQUEST_SECONDS, REQUESTS, collected_facts, logger
+from app.telemetry import collected_facts, logger
 
 log = logger("app.requests")
 

@@ -18,8 +18,7 @@ from app.api.checks import CENSUS_SECONDS, Check, Verdict, all_checks, database,
 from app.api.lane import settle
 from app.api.services import Services, Use
 from app.breaker import BreakerState
-from app.outages import DatabaseUnavailable
-from app.telemetry import (
+from app.metrics import (
     AUDIT_SEQUENCE,
     AUDIT_UNCHAINED_SECONDS,
     BREAKER_STATE,
@@ -29,8 +28,9 @@ from app.telemetry import (
     POOL_IN_USE,
     POOL_SIZE,
     SOONEST_EXPIRY,
-    logger,
 )
+from app.outages import DatabaseUnavailable
+from app.telemetry import logger
 
 log = logger(__name__)
 

@@ -20,8 +20,9 @@ from app.gateway.counts import Outcome
 from app.gateway.given import Given
 from app.gateway.headers import answered
 from app.grants.grant import LeanGrant
+from app.metrics import PROXIED
 from app.oauth.exchange import Upload
-from app.telemetry import PROXIED, note
+from app.telemetry import note
 from app.uses import Uses
 
 ABORT = "broker.abort"  # () -> None: ends the connection in the middle of an answer

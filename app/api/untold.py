@@ -17,8 +17,9 @@ from app.audit.event import Disclosure
 from app.consumers.consumer import Consumer
 from app.grants.grant import LeanGrant
 from app.lines import Gaps, Lines
+from app.metrics import REQUEST_SECONDS, REQUESTS
 from app.tallied import Tallied
-from app.telemetry import REQUEST_SECONDS, REQUESTS, is_told
+from app.telemetry import is_told
 
 _LOGGER = "app.requests"
 _AFTER_SECONDS = 0.1

@@ -26,11 +26,12 @@ from app.clock import Clock
 from app.db import Database
 from app.errors import Category, ProviderUnavailable, Sent
 from app.listener import Listener
+from app.metrics import API_REFUSALS, API_WAIT_SECONDS
 from app.oauth import parts
 from app.oauth.client import OAuthClient
 from app.outages import DatabaseUnavailable
 from app.resilience import Rate
-from app.telemetry import API_REFUSALS, API_WAIT_SECONDS, logger
+from app.telemetry import logger
 
 log = logger(__name__)
 

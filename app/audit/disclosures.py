@@ -19,7 +19,8 @@ from app.audit.event import AuditEvent, Disclosure, NewEvent
 from app.clock import Clock
 from app.db import Database
 from app.ids import uuid7
-from app.telemetry import DISCLOSURES_LOST, current_request_id
+from app.metrics import DISCLOSURES_LOST
+from app.telemetry import current_request_id
 
 EVERY = timedelta(seconds=1)
 _MINUTE_SECONDS = 60

@@ -22,8 +22,9 @@ from app.breakers.store import OpenUntil, Turned
 from app.clock import Clock
 from app.db import Database
 from app.listener import BREAKER_TURNED, Listener
+from app.metrics import BREAKER_TURNS
 from app.outages import DatabaseUnavailable
-from app.telemetry import BREAKER_TURNS, logger
+from app.telemetry import logger
 
 log = logger(__name__)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from uuid import UUID
 
 from app.calendars.trouble import ErrorType, Trouble
-from app.telemetry import CALENDAR_SYNCS, logger
+from app.metrics import CALENDAR_SYNCS
+from app.telemetry import logger
 
 log = logger(__name__)
 

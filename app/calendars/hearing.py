@@ -15,8 +15,9 @@ from app.calendars.heard_store import Known
 from app.calendars.push_apis import push_api_of
 from app.db import Database, Tx
 from app.errors import NotFound
+from app.metrics import PUSH_NOTIFICATIONS
 from app.oauth.client import OAuthClients
-from app.telemetry import PUSH_NOTIFICATIONS, security_event
+from app.telemetry import security_event
 
 _ID = re.compile(r"[0-9A-Za-z-]{1,64}")  # of both providers' channels; no other is looked for
 

@@ -26,8 +26,9 @@ from app.calendars.trouble import BaselineNeeded, ErrorType, SyncFailed, Trouble
 from app.calendars.upstream import Page, Place, Upstream, Window
 from app.clock import Clock
 from app.db import Database, Tx
+from app.metrics import CALENDAR_SYNCS
 from app.outages import DatabaseUnavailable
-from app.telemetry import CALENDAR_SYNCS, logger
+from app.telemetry import logger
 from app.vault.seal import CannotOpen
 from app.vault.vault import Vault
 

@@ -35,10 +35,11 @@ from app.db import Database
 from app.drain import Drain
 from app.errors import UnknownProvider
 from app.ids import uuid7
+from app.metrics import PUSH_CHANNELS
 from app.oauth.client import OAuthClients
 from app.oauth.wire import HttpAnswer, HttpRequest
 from app.outages import DatabaseUnavailable
-from app.telemetry import PUSH_CHANNELS, logger
+from app.telemetry import logger
 
 log = logger(__name__)
 

@@ -17,7 +17,8 @@ from app.clock import Clock
 from app.data_keys import rewrap_store, store
 from app.data_keys.rewrap_store import SealedRow
 from app.db import Database
-from app.telemetry import REWRAPPED, logger
+from app.metrics import REWRAPPED
+from app.telemetry import logger
 from app.vault.seal import CannotOpen, key_id_of
 from app.vault.vault import Vault
 

@@ -24,7 +24,8 @@ from app.grants.grant import GrantKey
 from app.grants.refresh import Refresher
 from app.grants.token import Need
 from app.ids import uuid7
-from app.telemetry import DELIVERY_ATTEMPTS, logger
+from app.metrics import DELIVERY_ATTEMPTS
+from app.telemetry import logger
 from app.vault.seal import CannotOpen
 from app.vault.vault import Vault
 

@@ -152,19 +152,10 @@ def array_of(ids: Select[Any]) -> ColumnElement[Any]:
     return func.array(ids.scalar_subquery(), type_=ARRAY(Uuid))
 
 
-def _claimed() -> Prepared:
-    due = _due(_providers())
-    held = _held(due)
-    place = func.row_number().over(partition_by=due.c.batch_id, order_by=(due.c.next_attempt_at, due.c.id))
-    placed = (
-        select(due, held.c.free, place.label("place"))
-        .select_from(due.outerjoin(held, held.c.id == due.c.batch_id))
-        .cte("placed")
-    )
-    has_place = or_(placed.c.batch_id.is_(None), func.coalesce(placed.c.place <= placed.c.free, false()))
-    taken = (
+def _taken(ids: Select[Any]) -> CTE:
+    return (
         update(deliveries)
-        .where(deliveries.c.id == any_(array_of(select(placed.c.id).where(has_place))))
+        .where(deliveries.c.id == any_(array_of(ids)))
         .values(
             status=DeliveryStatus.SENDING,
             claim_id=func.gen_random_uuid(),
@@ -176,6 +167,19 @@ def _claimed() -> Prepared:
         .returning(*_columns())
         .cte("taken")
     )
+
+
+def _claimed() -> Prepared:
+    due = _due(_providers())
+    held = _held(due)
+    place = func.row_number().over(partition_by=due.c.batch_id, order_by=(due.c.next_attempt_at, due.c.id))
+    placed = (
+        select(due, held.c.free, place.label("place"))
+        .select_from(due.outerjoin(held, held.c.id == due.c.batch_id))
+        .cte("placed")
+    )
+    has_place = or_(placed.c.batch_id.is_(None), func.coalesce(placed.c.place <= placed.c.free, false()))
+    taken = _taken(select(placed.c.id).where(has_place))
     waiting = (
         update(deliveries)
         .where(deliveries.c.id == any_(array_of(select(placed.c.id).where(placed.c.place > placed.c.free))))

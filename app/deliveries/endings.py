@@ -16,7 +16,8 @@ from app.deliveries import store, turn_store
 from app.deliveries.category import Step, Verdict
 from app.deliveries.claimed import Claimed, Ending, ending
 from app.errors import Category
-from app.telemetry import DELIVERIES_ENDED, logger
+from app.metrics import DELIVERIES_ENDED
+from app.telemetry import logger
 
 log = logger(__name__)
 

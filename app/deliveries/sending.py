@@ -23,8 +23,9 @@ from app.deliveries.claimed import Claimed, ending
 from app.deliveries.endings import Endings
 from app.drain import Drain
 from app.errors import Category
+from app.metrics import DELIVERIES_SENDING, DELIVERY_WAIT_SECONDS
 from app.outages import DatabaseUnavailable
-from app.telemetry import DELIVERIES_SENDING, DELIVERY_WAIT_SECONDS, logger
+from app.telemetry import logger
 
 log = logger(__name__)
 

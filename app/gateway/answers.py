@@ -23,9 +23,9 @@ from app.gateway.unsure import Unsure
 from app.grants.grant import GrantKey, Status
 from app.grants.known import KnownGrants
 from app.listener import ANSWERS_FORGOTTEN, GRANT_CHANGED, Listener
+from app.metrics import PROXY_CACHE_BYTES, PROXY_CACHE_ENTRIES
 from app.oauth.resources import Segments, segments
 from app.outages import DatabaseUnavailable
-from app.telemetry import PROXY_CACHE_BYTES, PROXY_CACHE_ENTRIES
 
 _TELL_SECONDS = 1.0  # for as long, a write's answer waits for the other replicas to be told
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from enum import StrEnum
 
-from app.telemetry import PROXY_CACHE
+from app.metrics import PROXY_CACHE
 
 
 class Outcome(StrEnum):

@@ -31,9 +31,10 @@ from app.grants.pace import Consequence, turn_at
 from app.grants.refresh import Refresher
 from app.grants.token import Need
 from app.grants.validate import CheckedBy, Validator, can_tell
+from app.metrics import VALIDATIONS
 from app.oauth.client import OAuthClient, OAuthClients
 from app.oauth.endpoints import TokenEndpoints
-from app.telemetry import VALIDATIONS, logger
+from app.telemetry import logger
 
 log = logger(__name__)
 

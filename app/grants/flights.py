@@ -9,7 +9,8 @@ from uuid import UUID
 from app.drain import Drain
 from app.errors import BrokerError, Overloaded
 from app.grants.grant import LeanGrant
-from app.telemetry import REFRESHES_IN_FLIGHT, logger
+from app.metrics import REFRESHES_IN_FLIGHT
+from app.telemetry import logger
 
 log = logger(__name__)
 

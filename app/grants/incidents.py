@@ -23,7 +23,8 @@ from app.grants.incident import Incident, has_recovered, is_over
 from app.grants.known import KnownGrants
 from app.grants.schedule import failure_backoff
 from app.ids import uuid7
-from app.telemetry import INCIDENTS, logger
+from app.metrics import INCIDENTS
+from app.telemetry import logger
 
 log = logger(__name__)
 

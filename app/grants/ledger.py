@@ -31,9 +31,10 @@ from app.grants.incidents import Incidents
 from app.grants.known import KnownGrants
 from app.grants.rotation import Rotation
 from app.grants.schedule import PROBE_AFTER, failure_backoff
+from app.metrics import REFRESH_SECONDS, REFRESHES
 from app.oauth.answers import TokenSet
 from app.outages import DatabaseUnavailable
-from app.telemetry import REFRESH_SECONDS, REFRESHES, logger, noted
+from app.telemetry import logger, noted
 
 log = logger(__name__)
 

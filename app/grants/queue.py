@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from app.errors import Overloaded
-from app.telemetry import WAITERS
+from app.metrics import WAITERS
 
 PER_GRANT = 1_000
 PER_REPLICA = 10_000

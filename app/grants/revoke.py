@@ -25,11 +25,12 @@ from app.grants.grant import Grant, Status
 from app.grants.revocation_store import Revocation
 from app.grants.sealing import open_access_token, open_refresh_token, place_of_candidate
 from app.ids import uuid7
+from app.metrics import REVOCATIONS
 from app.oauth.answers import TokenSet
 from app.oauth.client import OAuthClient, OAuthClients
 from app.oauth.endpoints import TokenEndpoints
 from app.outages import DatabaseUnavailable
-from app.telemetry import REVOCATIONS, logger
+from app.telemetry import logger
 from app.vault.seal import CannotOpen, Place
 from app.vault.vault import Vault
 

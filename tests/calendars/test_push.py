@@ -17,9 +17,9 @@ import pytest
 
 from app.calendars import sync_store
 from app.inbound import Limits
+from app.metrics import SECURITY_EVENTS
 from app.sandbox.server import Sandbox
 from app.serve import Server, configuration
-from app.telemetry import SECURITY_EVENTS
 from tests.broker import Broker, free_port, settings_for
 from tests.calendars.answers import Answer
 from tests.calendars.conftest import connect

@@ -15,8 +15,8 @@ import pytest
 from app.deliveries import progress, reading_store
 from app.deliveries.cron import CALLS_A_MINUTE
 from app.errors import ConfigurationError, Overloaded
+from app.metrics import SECURITY_EVENTS
 from app.sandbox.server import Sandbox
-from app.telemetry import SECURITY_EVENTS
 from tests.broker import ADMIN_KEY, Broker, Replica, Replicas, bring, settings_for
 from tests.deliveries import rows
 from tests.deliveries.test_accepting import BATCH, ask

@@ -16,7 +16,7 @@ from app.api.lane_proxy import ProxyLane
 from app.audit.disclosures import AggregatedDisclosures
 from app.consumers import authenticate
 from app.gateway.counts import Outcome
-from app.telemetry import PROXIED, REQUESTS
+from app.metrics import PROXIED, REQUESTS
 from tests.broker import ADMIN_KEY, Broker, Replicas, write_providers
 from tests.gateway.answering import Answering
 from tests.gateway.calling import PROVIDER, connect, heard

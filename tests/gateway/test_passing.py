@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from app.metrics import PROXIED
 from app.sandbox.server import Sandbox
-from app.telemetry import PROXIED
 from tests.broker import Broker
 from tests.gateway.conftest import connect
 from tests.gateway.upstream import BASE, Upstream, body, late, pieces, reset, status
