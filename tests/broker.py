@@ -124,6 +124,13 @@ class Broker:
         return cast(dict[str, Any], answer.json())
 
 
+async def heard(broker: Broker) -> None:
+    """Until it listens."""
+    async with asyncio.timeout(10):
+        while not broker.services.answers.is_heard:
+            await asyncio.sleep(0.01)
+
+
 def bring(token_answer: Mapping[str, Any], *, expires_in: int = -1) -> dict[str, Any]:
     """A token endpoint's answer as the body of an import; by default its access token has just expired."""
     fields = {

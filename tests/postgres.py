@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -53,7 +53,8 @@ class Postgres:
     def _signal(self, number: int) -> None:
         postmaster = self.pid
         for pid in (postmaster, *_children(postmaster)):
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # one of its backends had just ended
+                os.kill(pid, number)
 
 
 def _children(parent: int) -> Iterator[int]:

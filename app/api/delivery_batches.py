@@ -105,7 +105,7 @@ async def get_delivery_batch(batch_id: BatchPath, services: Use, consumer: Deliv
         200: {
             "description": "Server-sent events: `progress` at once and whenever the counts have changed, `done` at the end. Their "
             "data are the counts of the batch.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": {}}},
         },
         **responses("not_found"),
     },

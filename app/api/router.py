@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 
 from app.api import (
     audit,
@@ -33,15 +33,18 @@ from app.api import (
 PREFIX = "/api/v1"
 
 
+_RESOURCES = (
+    *(batch, tokens, grant_list, grants, oauth, users),
+    *(calendar, calendar_events, calendar_reading, calendar_webhooks, providers, clients),
+    *(delivery_batches, deliveries, retry, cron),  # a batch is not a delivery that is called `batches`
+    *(consumers, refresh, breakers, audit, proxy, cache),
+)
+
+
 def include(app: FastAPI) -> None:
-    api = APIRouter()
-    for resource in (
-        *(batch, tokens, grant_list, grants, oauth, users),
-        *(calendar, calendar_events, calendar_reading, calendar_webhooks, providers, clients),
-        *(delivery_batches, deliveries, retry, cron),  # a batch is not a delivery that is called `batches`
-        *(consumers, refresh, breakers, audit, proxy, cache),
-    ):
-        api.include_router(resource.router)
+    """Each router by itself, in two turns: FastAPI builds the routes of a router of routers once more, to look at them."""
     app.include_router(operations.router)
-    app.include_router(api, prefix=PREFIX)
-    app.include_router(api, include_in_schema=False)
+    for resource in _RESOURCES:
+        app.include_router(resource.router, prefix=PREFIX)
+    for resource in _RESOURCES:
+        app.include_router(resource.router, include_in_schema=False)

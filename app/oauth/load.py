@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
@@ -36,7 +37,7 @@ def load_catalogue(
     and in `more` they are mistakes. So are addresses that are neither public nor in one of the `networks`.
     Raises ConfigurationError with a sentence for every mistake of every file.
     """
-    ours = _Folder.read(OURS)
+    ours = _ours()
     theirs = _Folder.read(more) if more else _Folder({}, [])
     mistakes = [*ours.mistakes, *theirs.mistakes]
     if not allow_loopback:
@@ -106,6 +107,12 @@ class _Folder:
                 taken = f"{read.provider.name!r} is taken by {first.file}; rename or remove one of the two"
                 mistakes.append(read.sentence("name", taken))
         return cls(entries, mistakes)
+
+
+@cache
+def _ours() -> _Folder:
+    """What is shipped does not change while this process runs."""
+    return _Folder.read(OURS)
 
 
 def _is_entry(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -56,10 +55,3 @@ async def call(
 async def connect(broker: Broker, user: str, *, token: str | None = None) -> None:
     """A grant whose token is the user's."""
     await broker.put(f"{PROVIDER}/{user}", {"access_token": f"token-of-{token or user}", "expires_in": 3600})
-
-
-async def heard(broker: Broker) -> None:
-    """Until it listens."""
-    async with asyncio.timeout(10):
-        while not broker.services.answers.is_heard:
-            await asyncio.sleep(0.01)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from app.settings import Settings
-from tests.broker import Broker, settings_for
+from tests.broker import Broker, heard, settings_for
 from tests.gateway.answering import Answering
-from tests.gateway.calling import PROVIDER, connect, heard
+from tests.gateway.calling import PROVIDER, connect
 
 RESOURCES = {"/portfolio": 180, "/portfolio/live": 0, "/orders": 60}
 

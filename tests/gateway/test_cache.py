@@ -9,9 +9,9 @@ import pytest
 from app.errors import GrantNotFound
 from app.gateway import kept
 from app.gateway.counts import Outcome
-from tests.broker import Broker
+from tests.broker import Broker, heard
 from tests.gateway.answering import Answering
-from tests.gateway.calling import PROVIDER, call, connect, heard
+from tests.gateway.calling import PROVIDER, call, connect
 from tests.gateway.keeping import api, broker, outdate, settings, twin
 
 __all__ = ["api", "broker", "settings", "twin"]

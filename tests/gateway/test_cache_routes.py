@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from app.gateway.counts import Outcome
-from tests.broker import Broker
+from tests.broker import Broker, heard
 from tests.gateway.answering import Answering
-from tests.gateway.calling import PROVIDER, call, heard
+from tests.gateway.calling import PROVIDER, call
 from tests.gateway.keeping import api, broker, settings, twin
 
 __all__ = ["api", "broker", "settings", "twin"]

@@ -12,9 +12,9 @@ from app.errors import ProviderUnavailable
 from app.gateway.counts import Outcome
 from app.gateway.meant import Meant
 from app.grants.grant import GrantKey
-from tests.broker import Broker
+from tests.broker import Broker, heard
 from tests.gateway.answering import Answering
-from tests.gateway.calling import PROVIDER, Got, call, connect, heard
+from tests.gateway.calling import PROVIDER, Got, call, connect
 from tests.gateway.keeping import api, broker, settings
 
 __all__ = ["api", "broker", "settings"]

@@ -17,9 +17,9 @@ from app.audit.disclosures import AggregatedDisclosures
 from app.consumers import authenticate
 from app.gateway.counts import Outcome
 from app.metrics import PROXIED, REQUESTS
-from tests.broker import ADMIN_KEY, Broker, Replicas, write_providers
+from tests.broker import ADMIN_KEY, Broker, Replicas, heard, write_providers
 from tests.gateway.answering import Answering
-from tests.gateway.calling import PROVIDER, connect, heard
+from tests.gateway.calling import PROVIDER, connect
 from tests.gateway.keeping import RESOURCES, api, broker, settings
 
 __all__ = ["api", "broker", "settings"]

@@ -12,9 +12,9 @@ from app.errors import ProviderUnavailable, ValidationFailed
 from app.gateway import unsure
 from app.gateway.counts import Outcome
 from app.gateway.meant import Meant
-from tests.broker import Broker
+from tests.broker import Broker, heard
 from tests.gateway.answering import Answering
-from tests.gateway.calling import call, connect, heard
+from tests.gateway.calling import call, connect
 from tests.gateway.keeping import api, broker, outdate, settings, twin
 
 __all__ = ["api", "broker", "settings", "twin"]

@@ -481,7 +481,7 @@ async def test_a_failed_try_is_the_last_once_the_replica_is_leaving(broker: Brok
 async def test_one_waiter_too_many_is_told_to_come_back(
     database_url: str, providers_dir: Path, tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.wiring.Queue", lambda: Queue(per_grant=5, per_replica=100))
+    monkeypatch.setattr("app.wiring_grants.Queue", lambda: Queue(per_grant=5, per_replica=100))
     settings = settings_for(database_url, providers_dir, data_dir=tmp_path / "var")
     async with Broker.running(settings) as broker:
         await broker.put("sandbox/ada", bring(sandbox.grant("ada")))
