@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 from uuid import UUID
 
 
@@ -222,6 +222,12 @@ class UpstreamError(BrokerError):
         self.provider_code = provider_code
         if category is not None:
             self.category = category
+
+    def of(self, sent: Sent) -> Self:
+        """The same, told of a request that waited for the one that failed. A copy: others may be told of it as well."""
+        other = type(self).__new__(type(self), *self.args)
+        vars(other).update(vars(self), sent=sent)
+        return other
 
 
 class ProviderRejectedClient(UpstreamError):

@@ -79,7 +79,8 @@ class ApiCaller:
         well.
 
         `repeatable`: whether the request may take effect twice; any other is repeated only where it was never sent.
-        Raises what `Refresher.fresh` raises, and ProviderUnavailable for 5xx and where nothing came back.
+        Raises what `Refresher.fresh` raises, and ProviderUnavailable for 5xx and where nothing came back. `sent` of what is
+        raised is about this request: NOT_SENT for lack of a token, ANSWERED where one of 401 could not be had anew.
         """
         manners = Manners(self._backoff.attempts, repeatable=repeatable)
         return await self._answer(key, Conversation(request, manners, self._send, _keep, self._clock))
@@ -104,7 +105,10 @@ class ApiCaller:
 
     async def _answer(self, key: GrantKey, talk: Conversation[R, A]) -> A:
         client = self._clients.get(key.provider)
-        token = await self._refresher.fresh(key, Need(), wait=talk.wait)
+        try:
+            token = await self._refresher.fresh(key, Need(), wait=talk.wait)
+        except UpstreamError as error:
+            raise error.of(Sent.NOT_SENT) from error
         answer = await self._asked(client, talk, token)
         if answer.status != 401 or not talk.manners.renews or self._is_in(self._refused, token):
             return answer
@@ -112,7 +116,10 @@ class ApiCaller:
             await self._renewed_for_the_next(key, talk, token, answer)
             return answer
         talk.drop(answer)
-        token = await self._refresher.force(key, generation=token.grant.generation, wait=talk.wait)
+        try:
+            token = await self._refresher.force(key, generation=token.grant.generation, wait=talk.wait)
+        except UpstreamError as error:
+            raise error.of(Sent.ANSWERED) from error
         answer = await self._asked(client, talk, token)
         if answer.status == 401:
             self._note(self._refused, token)

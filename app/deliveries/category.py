@@ -144,7 +144,10 @@ def of_error(error: BrokerError, method: str) -> Verdict:
         return _not_tried(error)
     if not isinstance(error, UpstreamError):
         return lost(method, code=error.code)
-    if error.sent is not Sent.NOT_SENT:
+    if error.sent is Sent.ANSWERED:  # by 401, and there is no other token at the moment
+        code = error.provider_code or error.code
+        return Verdict(Category.TOKEN_EXPIRED, code, 401, retry_after=error.retry_after)
+    if error.sent is Sent.UNKNOWN:
         return lost(method, code=error.provider_code or error.code)
     if error.provider_code == BREAKER_OPEN or error.category is Category.RATE_LIMIT:
         return _not_tried(error)

@@ -69,6 +69,7 @@ def _unavailable(sent: Sent, **more: Any) -> ProviderUnavailable:
         (_unavailable(Sent.NOT_SENT, category=Category.PERMANENT), "POST", Category.PERMANENT, True),
         (_unavailable(Sent.NOT_SENT, provider_code="breaker_open"), "POST", Category.TRANSIENT, False),
         (_unavailable(Sent.NOT_SENT, category=Category.RATE_LIMIT), "POST", Category.RATE_LIMIT, False),
+        (_unavailable(Sent.ANSWERED), "POST", Category.TOKEN_EXPIRED, True),
         (RateLimited("no"), "POST", Category.RATE_LIMIT, False),
         (RefreshTimeout("no"), "POST", Category.TRANSIENT, False),
         (DatabaseUnavailable(), "POST", Category.TRANSIENT, False),

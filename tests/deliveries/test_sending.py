@@ -97,6 +97,24 @@ async def test_an_error_of_the_providers_is_tried_again_later(
     assert api.applied == {1: 1}
 
 
+@pytest.mark.parametrize("status", [500, 503])
+async def test_a_refused_token_that_cannot_be_had_anew_has_applied_nothing(
+    broker: Broker, api: RecordsApi, put: Put, sandbox: Sandbox, database_url: str, status: int
+) -> None:
+    """However long the token endpoint is away, a POST is tried again: its outcome is known."""
+    api.takes = lambda _token: False
+    sandbox.control(faults=[{"kind": "status", "status": status, "times": -1}])
+    id = await put()
+    for attempts in (1, 2, 3, 4):
+        await broker.services.sender.send_due()
+        row = await rows.row(database_url, id)
+        assert (row["status"], row["category"], row["attempts"]) == ("retrying", "token_expired", attempts)
+        assert row["last_status"] == 401
+        await rows.run(database_url, "UPDATE deliveries SET next_attempt_at = now()")
+    sandbox.control(clear_faults=True)
+    api.takes = sandbox.accepts
+
+
 async def test_after_its_last_attempt_it_is_dead(
     broker: Broker, api: RecordsApi, put: Put, database_url: str
 ) -> None:
