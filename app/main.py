@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 
 from app import __version__, environment
 from app.api import docs, problems, router
@@ -101,11 +100,10 @@ def create_app(read: Settings) -> FastAPI:
         docs_url=None,  # FastAPI's own page, like its other one, fetches its script from the internet
         redoc_url=None,
         redirect_slashes=False,  # it would redirect to whatever host the request names
-        generate_unique_id_function=_operation_id,
+        routes=list(router.ROUTES),
     )
     problems.install(app)
     docs.install(app)
-    router.include(app)
     app.add_middleware(Shortcut)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     # the outermost: it answers for all that is inside
@@ -221,10 +219,6 @@ def _warn_of_short_lives(clients: OAuthClients, *, interval_seconds: int) -> Non
                 detail=f"its tokens live {lifetime} s, so BROKER_REFRESH_INTERVAL_SECONDS should be at most "
                 f"{lifetime // 2} (it is {interval_seconds})",
             )
-
-
-def _operation_id(route: APIRoute) -> str:
-    return route.name
 
 
 BUILD.labels(__version__).set(1)
