@@ -166,7 +166,7 @@ async def test_replicas_share_it(make: Make) -> None:
 
 async def test_who_would_wait_longer_than_it_can_is_told_at_once_when_to_come_back(make: Make) -> None:
     pacer, client = make(), client_of(1, 100)
-    await pacer.admit(client, GRANT, within=1)
+    await pacer.admit(client, GRANT, within=10)
     with pytest.raises(ProviderUnavailable) as refused:
         async with asyncio.timeout(5):  # rather than 60
             await pacer.admit(client, GRANT, within=60)
@@ -206,7 +206,7 @@ async def test_who_came_first_goes_first(make: Make) -> None:
 
 async def test_the_turn_of_who_gives_up_is_the_next_ones(make: Make) -> None:
     pacer, client = make(), client_of(1, 2)
-    await pacer.admit(client, GRANT, within=1)
+    await pacer.admit(client, GRANT, within=10)
     first = asyncio.create_task(pacer.admit(client, GRANT, within=20))
     second = asyncio.create_task(pacer.admit(client, GRANT, within=20))
     await asyncio.sleep(1.6)  # by now the one turn that is there is reserved
@@ -401,7 +401,7 @@ async def test_what_has_no_limit_pauses_too_and_goes_on_afterwards(make: Make) -
 
 async def test_who_waits_already_is_told_of_a_pause(make: Make) -> None:
     pacer, client = make(), client_of(1, 2)
-    await pacer.admit(client, GRANT, within=1)
+    await pacer.admit(client, GRANT, within=10)
     short = asyncio.create_task(outcome(pacer, client, within=10))
     long = asyncio.create_task(outcome(pacer, client, within=20))
     await asyncio.sleep(0.2)
@@ -465,8 +465,8 @@ async def test_a_slow_postgres_slows_calls_and_stops_none(make: Make, database_u
 
 async def test_what_says_nothing_any_more_is_swept(make: Make, database_url: str) -> None:
     pacer, short, long = make(), client_of(1, 1, name="short"), client_of(1, 86400, name="long")
-    await pacer.admit(short, GRANT, within=1)
-    await pacer.admit(long, GRANT, within=1)
+    await pacer.admit(short, GRANT, within=10)
+    await pacer.admit(long, GRANT, within=10)
     pacer.held(client_of(1, 1, name="paused"), GRANT, 60)
     await asyncio.sleep(1.5)
     await pacer.sweep()
@@ -477,7 +477,7 @@ async def test_what_says_nothing_any_more_is_swept(make: Make, database_url: str
 
 async def test_a_call_of_another_api_that_comes_at_the_end_stops_nothing_from_ending(make: Make) -> None:
     pacer, client = make(), client_of(1, 60)
-    await pacer.admit(client, GRANT, within=1)
+    await pacer.admit(client, GRANT, within=10)
     waiting = asyncio.create_task(outcome(pacer, client, within=100))
     await asyncio.sleep(0.1)
     late = asyncio.create_task(outcome(pacer, client_of(1, 60, name="other")))
@@ -489,7 +489,7 @@ async def test_a_call_of_another_api_that_comes_at_the_end_stops_nothing_from_en
 
 async def test_at_the_end_who_waits_is_told_to_come_back(make: Make) -> None:
     pacer, client = make(), client_of(1, 60)
-    await pacer.admit(client, GRANT, within=1)
+    await pacer.admit(client, GRANT, within=10)
     waiting = asyncio.create_task(outcome(pacer, client, within=100))
     await asyncio.sleep(0.1)
     await pacer.close()
