@@ -8,7 +8,8 @@ TOOLS := .venv-tools
 BENCH := .venv-bench
 BENCH_NAME ?= latest
 FLAME_NAME ?= after
-PYTEST_ARGS ?= -n auto
+# Tests wait more than they compute, so that four at once suit two processors as well.
+PYTEST_ARGS ?= -n $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? 4 : n)))
 
 .PHONY: run install test faults sabotage bench bench-quick bench-growth bench-capacity bench-flame check format lock sbom audit clean
 

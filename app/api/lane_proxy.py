@@ -14,7 +14,7 @@ from starlette.types import Scope, Send
 from app.api import headers
 from app.api.passing import fields_of, read
 from app.api.plain import Fields, Shown, shown_by
-from app.api.proxy import ADDRESSED, NAME, ROUTES, use_of
+from app.api.proxy import ADDRESSED, NAME, TEMPLATES, use_of
 from app.api.services import Services
 from app.api.untold import Untold
 from app.api.whole import EXTENSION, WriteWhole, lines_of
@@ -190,7 +190,7 @@ class ProxyLane:
         if not is_kept or named.get("x-broker-retry") not in _TRIES:
             return None
         wanted = f"{target}?{query.decode()}" if query else target
-        return Call(key, "GET", wanted, given), ROUTES[path["prefix"]].path
+        return Call(key, "GET", wanted, given), TEMPLATES[path["prefix"]].path_format
 
     def _built(self, consumer: Consumer, asked: Asked, kept: Kept, route: str) -> Hit:
         grant = asked.grant

@@ -133,12 +133,13 @@ def is_passed_on(scope: Scope) -> bool:
 
 
 def route_template(scope: Scope) -> str:
-    """The template of the route that answered, such as `/api/v1/tokens/{provider}/{user_id}`: a bounded set.
+    """The template of the route that answered, such as `/api/v1/tokens/{provider}/{user_id}`: a bounded set, as in the
+    document.
 
     For a route of an included router FastAPI keeps the whole template in a private place, which a test guards.
     """
     context = scope.get("fastapi", {}).get("effective_route_context")
-    template = getattr(context, "path", None) or getattr(scope.get("route"), "path", None)
+    template = getattr(context, "path_format", None) or getattr(scope.get("route"), "path_format", None)
     return template if isinstance(template, str) and template else UNMATCHED
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Request
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
@@ -56,9 +55,15 @@ _ADDRESS = "/proxy/{provider}/{user_id}"
 ADDRESSED = re.compile(
     r"(?P<prefix>/api/v1)?/proxy/(?P<provider>[^/]+)/(?P<user_id>[^/]+)(?:/(?P<path>.*))?", re.DOTALL
 )
-ROUTES = {
-    prefix: SimpleNamespace(path=f"{prefix or ''}{_ADDRESS}/{{path}}") for prefix in (None, "/api/v1")
-}  # what logs and metrics call it
+
+
+class Template(NamedTuple):
+    """Stands for a route where logs and metrics ask what was called."""
+
+    path_format: str
+
+
+TEMPLATES = {prefix: Template(f"{prefix or ''}{_ADDRESS}/{{path}}") for prefix in (None, "/api/v1")}
 
 _FAILURES = (
     *("unknown_provider", "grant_not_found", "reconnect_required", "insufficient_scope"),
@@ -90,7 +95,7 @@ class Shortcut:
         if match is None or scope["method"] not in _METHODS:
             await self._app(scope, receive, send)
             return
-        scope["route"], scope["path_params"] = ROUTES[match["prefix"]], match.groupdict(default="")
+        scope["route"], scope["path_params"] = TEMPLATES[match["prefix"]], match.groupdict(default="")
         answer = await proxied(Request(scope, receive, send))
         await answer(scope, receive, send)
 

@@ -332,6 +332,7 @@ async def test_what_callers_make_up_never_becomes_a_label(broker: Broker) -> Non
             await broker.http.request(method, path)
     await broker.http.get("/tokens/invented/invented")
     await broker.http.request("INVENTED", "/tokens/sandbox/ada")
+    await broker.http.request("INVENTED", "/proxy/sandbox/ada/notes")
     await broker.http.patch("/tokens/sandbox/invented")
     samples = await metrics(broker)
     paths = set((await broker.http.get("/openapi.json")).json()["paths"])
