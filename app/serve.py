@@ -14,7 +14,6 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
-from app.api import router
 from app.api.services import Services
 from app.errors import ConfigurationError
 from app.inbound import Limits, protocol
@@ -40,7 +39,6 @@ class Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        router.build()
         await super().startup(sockets)
         _spare_the_collector()
         self.ready.set()

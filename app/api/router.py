@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
 from app.api import (
@@ -60,9 +60,3 @@ def _routes() -> list[BaseRoute]:
 
 
 ROUTES = tuple(_routes())  # once for all applications of this process, since it takes a while
-
-
-def build() -> None:
-    """What FastAPI would build as the first request comes, which that would wait for."""
-    for _ in iter_route_contexts(ROUTES):
-        pass

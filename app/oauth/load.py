@@ -37,9 +37,9 @@ def load_catalogue(
     and in `more` they are mistakes. So are addresses that are neither public nor in one of the `networks`.
     Raises ConfigurationError with a sentence for every mistake of every file.
     """
-    ours = _ours()
+    ours, our_mistakes = _ours()
     theirs = _Folder.read(more) if more else _Folder({}, [])
-    mistakes = [*ours.mistakes, *theirs.mistakes]
+    mistakes = [*our_mistakes, *theirs.mistakes]
     if not allow_loopback:
         mistakes += [sentence for entry in theirs.entries.values() for sentence in entry.loopback_mistakes()]
     reachable = Reachable(networks, allow_loopback)
@@ -48,8 +48,11 @@ def load_catalogue(
     ]
     if mistakes:
         raise ConfigurationError(mistakes)
-    kept = [entry for entry in ours.entries.values() if allow_loopback or not entry.provider.is_loopback]
-    by_name = {entry.provider.name: entry.provider for entry in (*kept, *theirs.entries.values())}
+    kept = [provider for provider in ours if allow_loopback or not provider.is_loopback]
+    by_name = {
+        provider.name: provider
+        for provider in (*kept, *(entry.provider for entry in theirs.entries.values()))
+    }
     return MappingProxyType(dict(sorted(by_name.items())))
 
 
@@ -110,9 +113,10 @@ class _Folder:
 
 
 @cache
-def _ours() -> _Folder:
-    """What is shipped does not change while this process runs."""
-    return _Folder.read(OURS)
+def _ours() -> tuple[list[Provider], list[str]]:
+    """What is shipped does not change while this process runs: the providers, and all mistakes."""
+    read = _Folder.read(OURS)
+    return [entry.provider for entry in read.entries.values()], read.mistakes
 
 
 def _is_entry(path: Path) -> bool:
