@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from app.deliveries.category import Pause
 from app.sandbox.server import Sandbox
 from app.settings import Settings
 from app.vault.vault import Vault
@@ -56,7 +57,14 @@ def settings(database_url: str, providers_dir: Path, tmp_path: Path) -> Settings
 
 
 @pytest.fixture
-async def broker(settings: Settings, sandbox: Sandbox) -> AsyncIterator[Broker]:
+def no_short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are drawn from nothing upwards: what is tried again would be so within the same round, now and then."""
+    drawn = Pause.drawn
+    monkeypatch.setattr(Pause, "drawn", lambda self, attempts: max(60.0, drawn(self, attempts)))
+
+
+@pytest.fixture
+async def broker(settings: Settings, sandbox: Sandbox, no_short_pauses: None) -> AsyncIterator[Broker]:
     """With a grant of ada's at each; its timetable sends nothing of itself."""
     async with Broker.running(settings) as running:
         for name in ("send_deliveries", "release_deliveries"):
