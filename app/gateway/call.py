@@ -9,6 +9,8 @@ from uuid import UUID
 from app.grants.grant import GrantKey
 
 DEFAULT_WITHIN_SECONDS = 30.0
+MAX_WITHIN_SECONDS = 120
+MAX_ATTEMPTS = 5  # that a consumer may ask for
 
 
 @dataclass(frozen=True)

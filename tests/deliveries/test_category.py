@@ -93,6 +93,18 @@ def test_an_error_means_a_category(
     assert (verdict.category, verdict.was_tried) == (category, was_tried)
 
 
+def test_an_error_that_others_are_told_as_well_stays_what_it_is() -> None:
+    shared = _unavailable(Sent.UNKNOWN, provider_code="http_500")
+    told = shared.of(Sent.ANSWERED)
+    assert (type(told), told.sent, told.provider_code, told.detail) == (
+        type(shared),
+        Sent.ANSWERED,
+        "http_500",
+        shared.detail,
+    )
+    assert shared.sent is Sent.UNKNOWN
+
+
 def test_where_there_is_no_token_nothing_was_sent() -> None:
     assert not of_token_error(_unavailable(Sent.UNKNOWN)).was_tried
     refused = ProviderRejectedClient("no", provider="p", sent=Sent.ANSWERED)

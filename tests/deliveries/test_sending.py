@@ -13,8 +13,10 @@ from aiohttp import web
 
 from app.deliveries import claim_store, sending
 from app.deliveries.answer import KeptAnswer
+from app.deliveries.attempting import Attempts
 from app.deliveries.delivery import response_place
 from app.deliveries.sending import Outcome
+from app.grants.grant import GrantKey
 from app.sandbox.server import Sandbox
 from tests.broker import Broker, bring
 from tests.deliveries import rows
@@ -113,6 +115,30 @@ async def test_a_refused_token_that_cannot_be_had_anew_has_applied_nothing(
         await rows.run(database_url, "UPDATE deliveries SET next_attempt_at = now()")
     sandbox.control(clear_faults=True)
     api.takes = sandbox.accepts
+
+
+async def test_where_the_gateway_finds_no_token_after_all_nothing_was_sent(
+    broker: Broker,
+    api: RecordsApi,
+    put: Put,
+    sandbox: Sandbox,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There was one when the attempt began; what became of asking for another is not what became of the POST."""
+
+    async def there_is_one(_self: Attempts, _key: GrantKey) -> None:
+        return None
+
+    monkeypatch.setattr(Attempts, "_refused", there_is_one)
+    await broker.put("records/ada", bring(sandbox.grant("ada")))
+    sandbox.control(faults=[{"kind": "status", "status": 500, "times": -1}])
+    id = await put()
+    await broker.services.sender.send_due()
+    row = await rows.row(database_url, id)
+    assert (row["status"], row["category"], row["unknowns"]) == ("retrying", "network", 0)
+    assert api.requests == []
+    sandbox.control(clear_faults=True)
 
 
 async def test_after_its_last_attempt_it_is_dead(

@@ -48,7 +48,7 @@ def data_dir(shared_dir: Path) -> Path:
     folder.mkdir(mode=0o700)
     os.chown(folder, USER if os.geteuid() == 0 else -1, -1)
     if not _can_confine(folder):
-        pytest.skip("needs root, unshare and setpriv")
+        pytest.skip("needs root, and unshare and setpriv: apt-get install util-linux")
     return folder
 
 
