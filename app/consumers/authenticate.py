@@ -32,7 +32,6 @@ class Authenticator:
     """
 
     def __init__(self, db: Database, listener: Listener, clock: Clock) -> None:
-        self._db = db
         self._clock = clock
         self.uses: Uses[str] = Uses(db, clock, store.note_uses)
         self._changed = listener.mailbox(KEY_CHANGED)
@@ -42,7 +41,11 @@ class Authenticator:
         self._verified: TTLCache[str, bytes] = TTLCache(_CACHE_KEYS, _VERIFIED_SECONDS, clock.monotonic)
         self._right: Bounded[bytes, tuple[ApiKey, Consumer]] = Bounded(_CACHE_KEYS)  # by `digest_of` the key
         self._known: Remembered[str, tuple[ApiKey, Consumer]] = Remembered(
-            "keys", self._find, clock, size=_CACHE_KEYS, ttl_seconds=lambda: _CACHE_SECONDS
+            "keys",
+            lambda key_id: store.read_key(db.statements, key_id),
+            clock,
+            size=_CACHE_KEYS,
+            ttl_seconds=lambda: _CACHE_SECONDS,
         )
 
     async def consumer_of(self, key: str, *, address: str | None = None) -> Consumer:
@@ -133,10 +136,6 @@ class Authenticator:
 
     async def close(self) -> None:
         await self._known.close()
-
-    async def _find(self, key_id: str) -> tuple[ApiKey, Consumer] | None:
-        async with self._db.begin() as tx:
-            return await store.find_key(tx, key_id)
 
     def _was_right(self, key_id: str, secret: str) -> bool:
         """Whether this very key was right lately."""

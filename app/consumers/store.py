@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import Row, cast, delete, func, select, update
+from sqlalchemy import cast, delete, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.consumers.consumer import ApiKey, Consumer, hash_secret, rights_of
 from app.db import Tx
 from app.resilience import Rate
+from app.statements import Prepared, Statements, given
 from app.tables import api_keys, consumers
+
+
+class _Columns(Protocol):
+    """A row by the names of its columns, whoever asked for it."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -29,36 +36,44 @@ class ListedKey:
     last_used_at: datetime | None
 
 
+_keys = select(api_keys, *(column for column in consumers.c if column.name not in api_keys.c)).join(
+    consumers, consumers.c.id == api_keys.c.consumer_id
+)
+_READ_KEY = Prepared(_keys.where(api_keys.c.id == given("key_id")))
+
+
 async def find_key(tx: Tx, key_id: str) -> tuple[ApiKey, Consumer] | None:
     """The key and whose it is, in force or not."""
-    query = (
-        select(api_keys, *(column for column in consumers.c if column.name not in api_keys.c))
-        .join(consumers, consumers.c.id == api_keys.c.consumer_id)
-        .where(api_keys.c.id == key_id)
-    )
-    row = (await tx.execute(query)).one_or_none()
-    if row is None:
-        return None
-    key = ApiKey(row.id, row.secret_sha256, row.expires_at, row.revoked_at)
-    return key, replace(_consumer(row.consumer_id, row), key_id=key.id)
+    row = (await tx.execute(_keys.where(api_keys.c.id == key_id))).mappings().one_or_none()
+    return None if row is None else _key(row)
+
+
+async def read_key(statements: Statements, key_id: str) -> tuple[ApiKey, Consumer] | None:
+    """The same, by one statement of its own."""
+    row = await statements.one(_READ_KEY, key_id=key_id)
+    return None if row is None else _key(row)
+
+
+def _key(row: _Columns) -> tuple[ApiKey, Consumer]:
+    key = ApiKey(row["id"], row["secret_sha256"], row["expires_at"], row["revoked_at"])
+    return key, replace(_consumer(row["consumer_id"], row), key_id=key.id)
 
 
 async def find_consumer(tx: Tx, name: str) -> Consumer | None:
     """Locked until the transaction ends."""
-    row = (
-        await tx.execute(select(consumers).where(consumers.c.name == name).with_for_update())
-    ).one_or_none()
-    return None if row is None else _consumer(row.id, row)
+    query = select(consumers).where(consumers.c.name == name).with_for_update()
+    row = (await tx.execute(query)).mappings().one_or_none()
+    return None if row is None else _consumer(row["id"], row)
 
 
-def _consumer(consumer_id: UUID, row: Row[Any]) -> Consumer:
+def _consumer(consumer_id: UUID, row: _Columns) -> Consumer:
     return Consumer(
         consumer_id,
-        row.name,
-        frozenset(row.scopes),
-        None if row.providers is None else frozenset(row.providers),
-        None if row.users is None else tuple(row.users),
-        None if row.rate_limit is None else Rate(row.rate_limit, row.rate_per_seconds),
+        row["name"],
+        frozenset(row["scopes"]),
+        None if row["providers"] is None else frozenset(row["providers"]),
+        None if row["users"] is None else tuple(row["users"]),
+        None if row["rate_limit"] is None else Rate(row["rate_limit"], row["rate_per_seconds"]),
     )
 
 
@@ -96,8 +111,8 @@ async def add_consumer(tx: Tx, consumer: Consumer) -> bool:
 
 async def find_consumer_by_id(tx: Tx, consumer_id: UUID, *, lock: bool = False) -> Consumer | None:
     query = select(consumers).where(consumers.c.id == consumer_id)
-    row = (await tx.execute(query.with_for_update() if lock else query)).one_or_none()
-    return None if row is None else _consumer(row.id, row)
+    row = (await tx.execute(query.with_for_update() if lock else query)).mappings().one_or_none()
+    return None if row is None else _consumer(row["id"], row)
 
 
 async def add_key(
@@ -175,7 +190,7 @@ async def list_consumers(tx: Tx, *, after: UUID | None, limit: int) -> list[Cons
     query = select(consumers).order_by(consumers.c.id).limit(limit)
     if after is not None:
         query = query.where(consumers.c.id > after)
-    return [_consumer(row.id, row) for row in await tx.execute(query)]
+    return [_consumer(row["id"], row) for row in (await tx.execute(query)).mappings()]
 
 
 async def change_consumer(tx: Tx, consumer: Consumer) -> None:
