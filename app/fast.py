@@ -1,5 +1,9 @@
 """The HTTP/1.1 protocol of the server, with a way to the application's fast lane past what only an application needs: a
-scope, a task and an answer in pieces."""
+scope, a task and an answer in pieces.
+
+A request that is byte for byte one that the lane has answered is not even parsed: between two requests a parser would find
+in it what it found then.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,10 @@ from uvicorn.server import ServerState
 from app.api.lane import BrokerApp
 from app.api.passing import ABORT, LOST
 from app.api.whole import EXTENSION, lines_of
+from app.consumers.consumer import digest_of
+
+_END = b"\r\n\r\n"
+_LONGEST = 8192
 
 
 class FastProtocol(HttpToolsProtocol):
@@ -29,14 +37,45 @@ class FastProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._application = self.app
         self._lane = self.app.lane if isinstance(self.app, BrokerApp) else None
-        self._is_answered = False  # the request that is arriving, by the lane
+        self._is_answered = False  # the request that is arriving, without the application
+        self._is_between = self._lane is not None  # requests, and nothing is being answered
+        self._piece: bytes | None = (
+            None  # the digest of what is being read, where that looks like a request, whole
+        )
+        self._whole: bytes | None = (
+            None  # the same, of the request that is arriving, where it is that very piece
+        )
+        self._answered_at = 0.0
         self._when_lost: Callable[[], None] | None = None
 
     @property
     def is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    def data_received(self, data: bytes) -> None:
+        digest = digest_of(data) if _is_whole(data) else None
+        if digest is not None and self._is_between and self._answers_again(digest):
+            return
+        self._piece, self._whole = digest, None
+        super().data_received(data)
+        self._is_between = self._whole is not None and self._is_answered and not self.flow.write_paused
+
+    def pause_writing(self) -> None:
+        self._is_between = False
+        super().pause_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """It is set for the first of several answers, and looks itself how long ago the last one was."""
+        left = self._answered_at + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._whole = self._piece
 
     def on_headers_complete(self) -> None:
         # One that was answered just before, in the same piece, has set it since.
@@ -64,7 +103,7 @@ class FastProtocol(HttpToolsProtocol):
 
     def _may_answer_at_once(self) -> bool:
         """Whether nothing is being answered before, or has to be done with the connection afterwards."""
-        if self._lane is None or self.app is not self._application or self.flow.write_paused:
+        if self._lane is None or self.flow.write_paused:
             return False
         parser = self.parser
         if parser.get_method() != b"GET" or parser.get_http_version() != "1.1":
@@ -75,12 +114,27 @@ class FastProtocol(HttpToolsProtocol):
 
     def _answer_at_once(self) -> bool:
         assert self._lane is not None
-        answer = self._lane.at_once(self.url, self.headers, self.server_state.default_headers)
+        answer = self._lane.at_once(self.url, self.headers, self.server_state.default_headers, self._whole)
         if answer is None:
             return False
-        self.transport.write(answer)
-        self.on_response_complete()
+        self._write_at_once(answer)
         return True
+
+    def _answers_again(self, digest: bytes) -> bool:
+        assert self._lane is not None
+        answer = self._lane.again(digest, self.server_state.default_headers)
+        if answer is None:
+            return False
+        self._write_at_once(answer)
+        return True
+
+    def _write_at_once(self, answer: bytes) -> None:
+        self.transport.write(answer)
+        self._answered_at = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.on_response_complete()
+        else:
+            self.server_state.total_requests += 1
 
     def _tell_when_lost(self, callback: Callable[[], None] | None) -> None:
         """Calls that when the client hangs up, at once where it has already; None: nobody asks any more. Requests on a
@@ -113,3 +167,8 @@ class FastProtocol(HttpToolsProtocol):
         if not cycle.keep_alive:
             self.transport.close()
         cycle.on_response()
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether it is a head and nothing else, if it is the beginning of a request."""
+    return len(data) <= _LONGEST and data.startswith(b"GET ") and data.find(_END) == len(data) - len(_END)

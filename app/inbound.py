@@ -11,33 +11,33 @@ A timer is set only for what has not arrived whole, or what nobody takes, so an 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import socket
-import sys
-import termios
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, cast
 
 from fastapi import FastAPI
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.server import ServerState
 
-from app.api import headers
+from app.api.lane import BrokerApp
 from app.api.middleware import BODY_SECONDS, is_passed_on, refusal
-from app.errors import BrokerError, HeadersTooLarge, InvalidRequest, Overloaded, RequestTooSlow
+from app.api.whole import Fields, lines_of
+from app.errors import BrokerError, HeadersTooLarge, InvalidRequest, RequestTooSlow
 from app.fast import FastProtocol
+from app.telemetry import logger
+from app.untaken import Untaken
+
+log = logger(__name__)
 
 _GRACE_SECONDS = 2.0  # so that the application, which waits for the body, says first that it took too long
 _LINGER_SECONDS = (
     1.0  # what a client is still sending is taken, or it would be reset before it reads our answer
 )
 _SPARE = 64  # connections over the limit that are told so; further ones are dropped
-_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux: tcp(7)
-_HEALTH = "/health-check"  # a replica that is crowded is not ill, and must not be ended for it
+_HEALTH = b"/health-check"  # a replica that is crowded is not ill, and must not be ended for it
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,10 @@ class BoundedProtocol(FastProtocol):
         self._head_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timed: tuple[int, Phase] | None = None
-        self._untaken_timer: asyncio.TimerHandle | None = None
-        self._untaken_bytes = 0
-        self._has_said_anything = False
-        self._is_refused = False
+        self._untaken: Untaken | None = None  # once it is connected
+        self._load = self.app.load if isinstance(self.app, BrokerApp) else None
+        self._unread = b""
+        self._has_said_anything = self._is_refused = self._is_crowded = False
         self._body_bytes = self._timed_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -87,31 +87,63 @@ class BoundedProtocol(FastProtocol):
         if len(self.connections) > self.limits.connections + _SPARE:
             transport.abort()
             return
-        if len(self.connections) > self.limits.connections:
-            self.app = self._crowded
-        if _USER_TIMEOUT is not None:
-            milliseconds = int(self.limits.untaken_seconds * 1000)
-            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, milliseconds)
+        self._is_crowded = len(self.connections) > self.limits.connections
+        self._is_between = self._is_between and not self._is_crowded
+        self._untaken = Untaken(transport, self.loop, self.limits.untaken_seconds)
         self._set_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
-        self._stop_untaken_timer()
+        self._unread = b""
+        if self._untaken is not None:
+            self._untaken.stop()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._set_untaken_timer()
+        assert self._untaken is not None
+        self._untaken.watch()
 
     def resume_writing(self) -> None:
-        self._stop_untaken_timer()
+        assert self._untaken is not None
+        self._untaken.stop()
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
+        if self._unread:
+            self._unread += data
+            if len(self._unread) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+        elif self._load is None or self._load.unread.may_be_read(self._read_on):
+            self._read(data)
+        else:
+            self._unread = data
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self._unread:  # there is another request
+            self.timeout_keep_alive_task = None
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _read_on(self) -> None:
+        data, self._unread = self._unread, b""
+        if not data or self.transport.is_closing():
+            return
+        if len(data) > HIGH_WATER_LIMIT:
+            self.flow.resume_reading()
+        try:
+            self._read(data)
+        except Exception as error:  # the event loop, where it reads itself, does the same
+            log.error("request.unreadable", exc_info=error)
+            self.transport.abort()
+
+    def _read(self, data: bytes) -> None:
         if self._is_refused:
             return
         self._has_said_anything = True
         super().data_received(data)
+        if self._is_between and self._timer is None:
+            return
         if self._is_refused or self.transport.is_closing():
             return
         if self._phase is Phase.HEAD:
@@ -133,16 +165,23 @@ class BoundedProtocol(FastProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        super().on_headers_complete()
+        if self._is_crowded and not self.url.startswith(_HEALTH):
+            self._is_answered = True
+            self._refuse_for_the_crowd()
+        else:
+            super().on_headers_complete()
         self._phase = Phase.BODY
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
-        super().on_body(body)
+        if not self._is_answered:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._phase = Phase.BETWEEN
         super().on_message_complete()
+        if self._is_refused:  # and nothing of it is still to come
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(InvalidRequest("The request cannot be read: it is malformed."))
@@ -172,7 +211,8 @@ class BoundedProtocol(FastProtocol):
         if self.transport.is_closing():
             return
         waits_for_us = self.flow.read_paused or (self._phase is Phase.HEAD and self.is_answering)
-        if waits_for_us or self._is_moving():  # the client is not to blame: it is we who do not read on
+        # The client is not to blame where it is we who do not read on.
+        if self._unread or waits_for_us or self._is_moving():
             self._set_timer()
         elif self._has_said_anything and self._phase is not Phase.BETWEEN:
             self._refuse(RequestTooSlow())
@@ -185,62 +225,35 @@ class BoundedProtocol(FastProtocol):
         self._timed_bytes = self._body_bytes
         return more and self._phase is Phase.BODY and is_passed_on(cast(Scope, self.scope))
 
-    def _set_untaken_timer(self) -> None:
-        self._untaken_bytes = _untaken(self.transport)
-        self._untaken_timer = self.loop.call_later(self.limits.untaken_seconds, self._look_whether_taken)
-
-    def _stop_untaken_timer(self) -> None:
-        if self._untaken_timer is not None:
-            self._untaken_timer.cancel()
-        self._untaken_timer = None
-
-    def _look_whether_taken(self) -> None:
-        """A transport that is closing would wait for its buffer without an end, so it is aborted as well."""
-        if _untaken(self.transport) < self._untaken_bytes:
-            self._set_untaken_timer()
-        else:
-            self.transport.abort()
-
     def _refuse(self, error: BrokerError) -> None:
         """Answers the request that is arriving, where nothing else is being answered, and ends the connection."""
-        cycle = self.cycle
-        if self._phase is Phase.BODY:  # the application may be waiting for the rest of it
-            is_our_turn = self.is_answering and not cycle.response_started and not self.pipeline
+        if self._is_our_turn():
+            self._end_with(*refusal(cast(FastAPI, self.config.app), error))
         else:
-            is_our_turn = not self.is_answering
-        if not is_our_turn:
             self.transport.close()
-            return
+
+    def _refuse_for_the_crowd(self) -> None:
+        if self._load is None or self.is_answering:
+            self.transport.close()
+        else:
+            self._end_with(*self._load.crowded.told(dict(self.headers).get(b"x-request-id")))
+
+    def _is_our_turn(self) -> bool:
+        if self._phase is not Phase.BODY:
+            return not self.is_answering
+        # The application may be waiting for the rest of it.
+        return self.is_answering and not self.cycle.response_started and not self.pipeline
+
+    def _end_with(self, status: int, fields: Fields, body: bytes) -> None:
         if self._phase is Phase.BODY:
-            cycle.disconnected = True
-            cycle.message_event.set()
-        status, fields, body = refusal(cast(FastAPI, self.config.app), error)
-        head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()]
-        head += [name + b": " + value for name, value in fields]
-        self.transport.write(b"\r\n".join([*head, b"connection: close", b"", body]))
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
+        self.transport.write(b"%s%sconnection: close\r\n\r\n%s" % (line, lines_of(fields), body))
         self.transport.write_eof()
         self._is_refused = True
         self._stop_timer()
         self._timer = self.loop.call_later(_LINGER_SECONDS, self.transport.close)
-
-    async def _crowded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The application while too many are connected."""
-        if scope["path"].startswith(_HEALTH):
-            await self._application(scope, receive, send)
-            return
-        error = Overloaded("Too many clients are connected at the moment. Try again shortly.", retry_after=1)
-        status, fields, body = refusal(cast(FastAPI, self.config.app), error)
-        fields = headers.completed(fields, ((b"connection", b"close"),))
-        await send({"type": "http.response.start", "status": status, "headers": fields})
-        await send({"type": "http.response.body", "body": body})
-
-
-def _untaken(transport: asyncio.Transport) -> int:
-    """Bytes that the client has not taken: ours, and the system's where it tells, which takes ours in large pieces only."""
-    sent = bytes(4)
-    with suppress(OSError):
-        sent = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, sent)
-    return transport.get_write_buffer_size() + int.from_bytes(sent, sys.byteorder)
 
 
 def protocol(limits: Limits) -> type[BoundedProtocol]:

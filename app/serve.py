@@ -9,6 +9,8 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import cast
 
 import uvicorn
 import uvloop
@@ -16,22 +18,28 @@ from fastapi import FastAPI
 
 from app.api.services import Services
 from app.errors import ConfigurationError
-from app.inbound import Limits, protocol
+from app.inbound import BoundedProtocol, Limits, protocol
 
 _KEEP_ALIVE_SECONDS = 5
 _MAX_CONNECTIONS = 4096
-_ACCEPTED_AT_ONCE = 32
+_DOORS = 32  # sockets that are listened on: of each the event loop accepts one connection a turn
+_LEAST_DOORS = 2
+_ROOM_FOR_A_DOOR = (
+    16  # connections: as many turns as there are between two looks, so that few come who cannot be let in
+)
 _ALLOCATED = 50_000  # more than were freed, and the garbage collector looks at what is new; requests in flight are among it
 
 Started = Callable[[Services], Awaitable[None]]
 
 
 class Server(uvicorn.Server):
-    """Tells when it is `ready`, and leaves signals to others."""
+    """Tells when it is `ready`, and leaves signals to others. Who cannot be let in stays in front of the door, in the
+    system's queue, where he costs nothing; a few at a time are told, so that those who ask for its health find their way in."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self._bound: socket.socket | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -40,8 +48,32 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._bound = None if sockets is None else sockets[0]
+        await self._open_doors()
         _spare_the_collector()
         self.ready.set()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        await self._open_doors()
+        return await super().on_tick(counter)
+
+    async def _open_doors(self) -> None:
+        """As many as there is room for behind them."""
+        if self._bound is None or self.should_exit:
+            return
+        kind = cast(type[BoundedProtocol], self.config.http_protocol_class)
+        room = kind.limits.connections - len(self.server_state.connections)
+        wanted = max(_LEAST_DOORS, min(_DOORS, room // _ROOM_FOR_A_DOOR))
+        while len(self.servers) > wanted:
+            self.servers.pop().close()
+        while len(self.servers) < wanted:
+            connection = partial(kind, self.config, self.server_state, self.lifespan.state)
+            self.servers.append(
+                await asyncio.get_running_loop().create_server(
+                    connection, sock=self._bound.dup(), backlog=self.config.backlog
+                )
+            )
 
 
 def _spare_the_collector() -> None:
@@ -119,9 +151,7 @@ async def _serve(app: FastAPI, server: Server, bound: socket.socket, started: St
     async with app.router.lifespan_context(app):
         if server.should_exit:
             return
-        # An event loop accepts one connection a turn of each socket, and under load its turns are long.
-        sockets = [bound, *(bound.dup() for _ in range(_ACCEPTED_AT_ONCE - 1))]
-        serving = asyncio.create_task(server.serve(sockets=sockets))
+        serving = asyncio.create_task(server.serve(sockets=[bound]))
         if started is not None:
             await asyncio.wait(
                 {serving, asyncio.create_task(server.ready.wait())}, return_when=asyncio.FIRST_COMPLETED

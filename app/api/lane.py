@@ -3,8 +3,8 @@
     a key that was right a moment ago, grants that are known, nothing to be done behind them     answered here
     anything else                                                                                the documented route
 
-A GET is answered by the server's protocol itself (`at_once`) where its very words were answered before, else by the
-application (`answers`), which also reads a grant that is not known. Many at once: `lane_batch`. What the gateway keeps:
+A GET is answered by the server's protocol itself (`at_once`) where its very words were answered before, and unparsed
+(`again`) where all of its bytes were; else by the application (`answers`), which also reads a grant that is not known. Many at once: `lane_batch`. What the gateway keeps:
 `lane_proxy`. Rights, limits and what a
 token has to be good for are decided by the same parts as on the route. What is told of a request is told some moments
 later (`Untold`). Where the audit trail is strict there is no lane: each answer waits for its record.
@@ -13,6 +13,7 @@ later (`Untold`). Where the audit trail is strict there is no lane: each answer 
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
@@ -38,6 +39,14 @@ _REMEMBERED = 10_000
 _SWEPT_EVERY_SECONDS = 3.0
 
 
+class Said(NamedTuple):
+    """What a request is found to ask for, as often as it comes."""
+
+    shown: Shown
+    route: str
+    wanted: Wanted
+
+
 class Lane:
     """Answers what it can, and leaves all else untouched. It keeps no plain key."""
 
@@ -48,6 +57,8 @@ class Lane:
         self._shelf = Shelf(services)
         self._untold = Untold(services, disclosures)
         self._words: Bounded[tuple[bytes, bytes], tuple[str, Wanted]] = Bounded(_REMEMBERED)
+        # By the digest of a whole request; None for what came once, and may have something in it that no other one has.
+        self._said: Bounded[bytes, Said | None] = Bounded(_REMEMBERED)
         self._whole = Whole(services.base_url)
         self._proxied = ProxyLane(services, self._untold)
         self._sweeping: asyncio.TimerHandle | None = None
@@ -55,9 +66,11 @@ class Lane:
             self._shelf, self._untold, self._authenticator, self._limiter, self._clock, self._whole
         )
 
-    def at_once(self, target: bytes, fields: Fields, servers: Fields) -> bytes | None:
+    def at_once(
+        self, target: bytes, fields: Fields, servers: Fields, digest: bytes | None = None
+    ) -> bytes | None:
         """The whole answer (RFC 9112) to a GET over HTTP/1.1, where its words were answered before; else None. `servers`
-        are the fields that the server adds."""
+        are the fields that the server adds, `digest` is that of all bytes that the request consists of."""
         if not target.startswith(_PATHS):
             return self._proxied.at_once(target, fields, servers)
         began, shown = self._clock.monotonic(), shown_by(fields)
@@ -66,7 +79,22 @@ class Lane:
         consumer, words = self._authenticator.peek(shown.digest), self._words.get((shown.digest, target))
         if consumer is None or words is None:
             return None
-        route, wanted = words
+        said = Said(shown, *words)
+        answer = self._answer(said, consumer, servers, began)
+        if answer is not None and digest is not None:
+            self._said.put(digest, said if digest in self._said else None)
+        return answer
+
+    def again(self, digest: bytes, servers: Fields) -> bytes | None:
+        """The same for a request by the digest of its bytes, where they were answered twice by `at_once`; else None."""
+        said = self._said.get(digest)
+        if said is None:
+            return None
+        began, consumer = self._clock.monotonic(), self._authenticator.peek(said.shown.digest)
+        return None if consumer is None else self._answer(said, consumer, servers, began)
+
+    def _answer(self, said: Said, consumer: Consumer, servers: Fields, began: float) -> bytes | None:
+        shown, route, wanted = said
         found = self._kept(wanted, consumer)
         if found is None or not self._limiter.admits(consumer):
             return None
