@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from app.api.access import consumer_with
 from app.api.deps import Body, OpaqueName, ProviderPath
 from app.api.headers import PERMISSIONS_POLICY
-from app.api.problems import STATUSES, Problem, responses
+from app.api.problems import REFERENCE, STATUSES, responses
 from app.api.services import Services, Use
 from app.connect.request import Callback, Wish
 from app.consumers.consumer import Consumer, Scope
@@ -58,7 +58,10 @@ def _pages(bad: str) -> dict[int | str, dict[str, Any]]:
             },
         },
         400: {"description": bad, "content": _HTML},
-        422: {"model": Problem, "description": "`validation_failed`: The address is not one of ours"},
+        422: {
+            "description": "`validation_failed`: The address is not one of ours",
+            "content": {"application/json": {"schema": REFERENCE}},
+        },
         503: {"description": "The token store cannot be reached; a page says so.", "content": _HTML},
     }
 

@@ -11,12 +11,11 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from app.api import examples
-from app.api.problems import MEDIA_TYPE, STATUSES
+from app.api.problems import MEDIA_TYPE, REFERENCE, STATUSES, Problem
 from app.errors import BrokerError
 
 Json = dict[str, Any]
 
-_PROBLEM = {"$ref": "#/components/schemas/Problem"}
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _TAGS = {
     "Tokens": "What backend services ask for, instead of keeping tokens.",
@@ -142,6 +141,9 @@ async def _name_every_method(request: Request, error: Exception) -> Response:
 
 def _mended(document: Json) -> Json:
     document = _renamed(document)
+    problem = Problem.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
+    schemas = document["components"]["schemas"] | problem.pop("$defs") | {"Problem": problem}
+    document["components"]["schemas"] = dict(sorted(schemas.items()))
     document["info"]["description"] = f"{document['info'].get('description', '')}{_ANYWHERE}"
     document["servers"] = [{"url": "/", "description": "This service."}]
     document["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items()]
@@ -182,15 +184,15 @@ def _mend_operation(operation: Json) -> None:
         if status in {"429", "503"}:
             response["headers"]["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
         content = response.get("content", {})
-        if content.get("application/json", {}).get("schema") == _PROBLEM:
+        if content.get("application/json", {}).get("schema") == REFERENCE:
             del content["application/json"]
-            content[MEDIA_TYPE] = {"schema": _PROBLEM, "examples": dict(_examples(response["description"]))}
+            content[MEDIA_TYPE] = {"schema": REFERENCE, "examples": dict(_examples(response["description"]))}
     operation["responses"] = dict(sorted(responses.items()))
 
 
 def _problem(code: str) -> Json:
     """As FastAPI describes the answer of a route that lists `code` alone."""
-    content = {"application/json": {"schema": _PROBLEM}}
+    content = {"application/json": {"schema": REFERENCE}}
     return {"description": f"`{code}`: {STATUSES[code][1]}", "content": content}
 
 

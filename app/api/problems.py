@@ -56,6 +56,7 @@ STATUSES: Mapping[str, tuple[int, str]] = {
 }
 
 
+REFERENCE = {"$ref": "#/components/schemas/Problem"}
 _TRY_AGAIN = {"provider_unavailable", "overloaded", "rate_limited", "refresh_timeout"}
 _FEW_SECONDS = 5
 
@@ -122,14 +123,15 @@ def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
 
 
 def responses_without_key(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """The same for a route that answers these codes only."""
+    """The same for a route that answers these codes only. The schema is named here and described once, by `DocumentedApp`:
+    told of a model FastAPI would build a validator for each of several hundred."""
     by_status: dict[int | str, list[str]] = {}
     for code in dict.fromkeys(codes):
         by_status.setdefault(STATUSES[code][0], []).append(code)
     return {
         status: {
-            "model": Problem,
             "description": "; ".join(f"`{code}`: {STATUSES[code][1]}" for code in known),
+            "content": {"application/json": {"schema": REFERENCE}},
         }
         for status, known in by_status.items()
     }

@@ -130,7 +130,7 @@ class Scopes(Group):
 class AccessToken(Group):
     lifetime_seconds: Seconds | None = 3600
     """Used when an answer has no `expires_in` (RFC 6749 section 5.1). null: such a token never expires."""
-    path: Annotated[str, StringConstraints(pattern=r"^\w+(\.\w+)*$")] = "access_token"
+    path: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$")] = "access_token"
     """Where the token stands in the answer, with dots between members."""
 
 
