@@ -39,13 +39,14 @@ class FastProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._lane = self.app.lane if isinstance(self.app, BrokerApp) else None
         self._is_answered = False  # the request that is arriving, without the application
-        self._is_between = self._lane is not None  # requests, and nothing is being answered
-        self._piece: bytes | None = (
-            None  # the digest of what is being read, where that looks like a request, whole
-        )
-        self._whole: bytes | None = (
-            None  # the same, of the request that is arriving, where it is that very piece
-        )
+        self._may_come_unparsed = (
+            self._lane is not None
+        )  # nothing is being answered, and a request begins with the next byte
+        self._is_at_start = True  # of a request: all of the last one is here
+        # The digest of what is being read, where that looks like a request, whole; and of the request that is arriving, if it
+        # is that very piece.
+        self._piece: bytes | None = None
+        self._whole: bytes | None = None
         self._answered_at = 0.0
         self._when_lost: Callable[[], None] | None = None
 
@@ -54,15 +55,15 @@ class FastProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def data_received(self, data: bytes) -> None:
-        digest = digest_of(data) if _is_whole(data) else None
-        if digest is not None and self._is_between and self._answers_again(digest):
+        digest = digest_of(data) if self._is_at_start and self._lane is not None and _is_whole(data) else None
+        if digest is not None and self._may_come_unparsed and self._answers_again(digest):
             return
         self._piece, self._whole = digest, None
         super().data_received(data)
-        self._is_between = self._whole is not None and self._is_answered and not self.flow.write_paused
+        self._may_come_unparsed = self._whole is not None and self._is_answered and not self.flow.write_paused
 
     def pause_writing(self) -> None:
-        self._is_between = False
+        self._may_come_unparsed = False
         super().pause_writing()
 
     def timeout_keep_alive_handler(self) -> None:
@@ -75,7 +76,7 @@ class FastProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._whole = self._piece
+        self._whole, self._piece, self._is_at_start = self._piece, None, False
 
     def on_headers_complete(self) -> None:
         # One that was answered just before, in the same piece, has set it since.
@@ -98,6 +99,7 @@ class FastProtocol(HttpToolsProtocol):
             self._when_lost()
 
     def on_message_complete(self) -> None:
+        self._is_at_start = True
         if not self._is_answered:
             super().on_message_complete()
 

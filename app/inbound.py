@@ -19,18 +19,13 @@ from typing import Any, cast
 from fastapi import FastAPI
 from starlette.types import Scope
 from uvicorn.config import Config
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.server import ServerState
 
-from app.api.lane import BrokerApp
 from app.api.middleware import BODY_SECONDS, is_passed_on, refusal
 from app.api.whole import Fields, lines_of
 from app.errors import BrokerError, HeadersTooLarge, InvalidRequest, RequestTooSlow
-from app.fast import FastProtocol
-from app.telemetry import logger
+from app.queued import QueuedProtocol
 from app.untaken import Untaken
-
-log = logger(__name__)
 
 _GRACE_SECONDS = 2.0  # so that the application, which waits for the body, says first that it took too long
 _LINGER_SECONDS = (
@@ -58,7 +53,7 @@ class Phase(StrEnum):
     BODY = "body"
 
 
-class BoundedProtocol(FastProtocol):
+class BoundedProtocol(QueuedProtocol):
     """One connection. `limits` is of the class, since uvicorn makes the instances."""
 
     limits = Limits()
@@ -77,8 +72,6 @@ class BoundedProtocol(FastProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timed: tuple[int, Phase] | None = None
         self._untaken: Untaken | None = None  # once it is connected
-        self._load = self.app.load if isinstance(self.app, BrokerApp) else None
-        self._unread = b""
         self._has_said_anything = self._is_refused = self._is_crowded = False
         self._body_bytes = self._timed_bytes = 0
 
@@ -88,13 +81,12 @@ class BoundedProtocol(FastProtocol):
             transport.abort()
             return
         self._is_crowded = len(self.connections) > self.limits.connections
-        self._is_between = self._is_between and not self._is_crowded
+        self._may_come_unparsed = self._may_come_unparsed and not self._is_crowded
         self._untaken = Untaken(transport, self.loop, self.limits.untaken_seconds)
         self._set_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
-        self._unread = b""
         if self._untaken is not None:
             self._untaken.stop()
         super().connection_lost(exc)
@@ -109,40 +101,14 @@ class BoundedProtocol(FastProtocol):
         self._untaken.stop()
         super().resume_writing()
 
-    def data_received(self, data: bytes) -> None:
-        if self._unread:
-            self._unread += data
-            if len(self._unread) > HIGH_WATER_LIMIT:
-                self.flow.pause_reading()
-        elif self._load is None or self._load.unread.may_be_read(self._read_on):
-            self._read(data)
-        else:
-            self._unread = data
-
-    def timeout_keep_alive_handler(self) -> None:
-        if self._unread:  # there is another request
-            self.timeout_keep_alive_task = None
-        else:
-            super().timeout_keep_alive_handler()
-
-    def _read_on(self) -> None:
-        data, self._unread = self._unread, b""
-        if not data or self.transport.is_closing():
-            return
-        if len(data) > HIGH_WATER_LIMIT:
-            self.flow.resume_reading()
-        try:
-            self._read(data)
-        except Exception as error:  # the event loop, where it reads itself, does the same
-            log.error("request.unreadable", exc_info=error)
-            self.transport.abort()
-
     def _read(self, data: bytes) -> None:
         if self._is_refused:
             return
         self._has_said_anything = True
-        super().data_received(data)
-        if self._is_between and self._timer is None:
+        super()._read(data)
+        if (
+            self._may_come_unparsed and self._timer is None
+        ):  # it was just answered: the timer of idle ones is set
             return
         if self._is_refused or self.transport.is_closing():
             return
@@ -165,7 +131,9 @@ class BoundedProtocol(FastProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        if self._is_crowded and not self.url.startswith(_HEALTH):
+        if self._is_refused:  # it stands behind that which was
+            self._is_answered = True
+        elif self._is_crowded and not self.url.startswith(_HEALTH):
             self._is_answered = True
             self._refuse_for_the_crowd()
         else:
@@ -208,11 +176,15 @@ class BoundedProtocol(FastProtocol):
 
     def _time_is_over(self) -> None:
         self._timer = self._timed = None
+        awaited = (self._number, self._phase)
+        self._read_on()
         if self.transport.is_closing():
             return
+        if awaited != (self._number, self._phase):  # it was here, and we had not read it
+            self._set_timer()
+            return
         waits_for_us = self.flow.read_paused or (self._phase is Phase.HEAD and self.is_answering)
-        # The client is not to blame where it is we who do not read on.
-        if self._unread or waits_for_us or self._is_moving():
+        if waits_for_us or self._is_moving():  # the client is not to blame: it is we who do not read on
             self._set_timer()
         elif self._has_said_anything and self._phase is not Phase.BETWEEN:
             self._refuse(RequestTooSlow())
@@ -227,14 +199,18 @@ class BoundedProtocol(FastProtocol):
 
     def _refuse(self, error: BrokerError) -> None:
         """Answers the request that is arriving, where nothing else is being answered, and ends the connection."""
+        if self._is_refused:
+            return
         if self._is_our_turn():
             self._end_with(*refusal(cast(FastAPI, self.config.app), error))
         else:
             self.transport.close()
 
     def _refuse_for_the_crowd(self) -> None:
-        if self._load is None or self.is_answering:
+        if self._load is None:
             self.transport.close()
+        elif self.is_answering:  # the question how we are: that answer is the last one
+            self.cycle.keep_alive = False
         else:
             self._end_with(*self._load.crowded.told(dict(self.headers).get(b"x-request-id")))
 

@@ -9,7 +9,6 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import cast
 
 import uvicorn
@@ -19,22 +18,27 @@ from fastapi import FastAPI
 from app.api.services import Services
 from app.errors import ConfigurationError
 from app.inbound import BoundedProtocol, Limits, protocol
+from app.telemetry import logger
+
+log = logger(__name__)
 
 _KEEP_ALIVE_SECONDS = 5
 _MAX_CONNECTIONS = 4096
-_DOORS = 32  # sockets that are listened on: of each the event loop accepts one connection a turn
+# Sockets that are listened on: of each the event loop accepts one connection a turn.
+_DOORS = 32
 _LEAST_DOORS = 2
-_ROOM_FOR_A_DOOR = (
-    16  # connections: as many turns as there are between two looks, so that few come who cannot be let in
-)
+_ROOM_FOR_A_DOOR = 16  # connections
 _ALLOCATED = 50_000  # more than were freed, and the garbage collector looks at what is new; requests in flight are among it
 
 Started = Callable[[Services], Awaitable[None]]
 
 
 class Server(uvicorn.Server):
-    """Tells when it is `ready`, and leaves signals to others. Who cannot be let in stays in front of the door, in the
-    system's queue, where he costs nothing; a few at a time are told, so that those who ask for its health find their way in."""
+    """Tells when it is `ready`, and leaves signals to others.
+
+    Where there is no more room, most stay in front of the door, in the system's queue, where they cost nothing. A few at a time
+    are let in to be told so, among them whoever asks how the service is.
+    """
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -55,25 +59,45 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second."""
+        self._close_doors()
         await self._open_doors()
         return await super().on_tick(counter)
 
+    @property
+    def _kind(self) -> type[BoundedProtocol]:
+        return cast(type[BoundedProtocol], self.config.http_protocol_class)
+
+    def _doors(self) -> int:
+        """How many there should be."""
+        room = self._kind.limits.connections - len(self.server_state.connections)
+        return max(_LEAST_DOORS, min(_DOORS, room // _ROOM_FOR_A_DOOR))
+
+    def _close_doors(self) -> None:
+        while len(self.servers) > self._doors():
+            self.servers.pop().close()
+
     async def _open_doors(self) -> None:
-        """As many as there is room for behind them."""
         if self._bound is None or self.should_exit:
             return
-        kind = cast(type[BoundedProtocol], self.config.http_protocol_class)
-        room = kind.limits.connections - len(self.server_state.connections)
-        wanted = max(_LEAST_DOORS, min(_DOORS, room // _ROOM_FOR_A_DOOR))
-        while len(self.servers) > wanted:
-            self.servers.pop().close()
-        while len(self.servers) < wanted:
-            connection = partial(kind, self.config, self.server_state, self.lifespan.state)
-            self.servers.append(
-                await asyncio.get_running_loop().create_server(
-                    connection, sock=self._bound.dup(), backlog=self.config.backlog
-                )
-            )
+        try:
+            while len(self.servers) < self._doors():
+                await self._open_door(self._bound)
+        except OSError as error:  # as for lack of files: there may be some at the next look
+            log.warning("server.door_stays_closed", detail=str(error))
+
+    async def _open_door(self, bound: socket.socket) -> None:
+        door, loop = bound.dup(), asyncio.get_running_loop()
+        try:
+            server = await loop.create_server(self._connection, sock=door, backlog=self.config.backlog)
+        except BaseException:
+            door.close()
+            raise
+        self.servers.append(server)
+
+    def _connection(self) -> BoundedProtocol:
+        if len(self.server_state.connections) >= self._kind.limits.connections:
+            asyncio.get_running_loop().call_soon(self._close_doors)  # the next look is far away
+        return self._kind(self.config, self.server_state, self.lifespan.state)
 
 
 def _spare_the_collector() -> None:

@@ -52,6 +52,9 @@ class Connection:
                 await asyncio.sleep(pause)
         return int(head.split(" ")[1]), fields, body
 
+    def say_no_more(self) -> None:
+        self._writer.write_eof()
+
     def close(self) -> None:
         self._writer.close()
 

@@ -57,8 +57,10 @@ class Lane:
         self._shelf = Shelf(services)
         self._untold = Untold(services, disclosures)
         self._words: Bounded[tuple[bytes, bytes], tuple[str, Wanted]] = Bounded(_REMEMBERED)
-        # By the digest of a whole request; None for what came once, and may have something in it that no other one has.
-        self._said: Bounded[bytes, Said | None] = Bounded(_REMEMBERED)
+        # By the digest of a whole request; those that came once only are apart, since they may have something in them that no
+        # other one has.
+        self._said: Bounded[bytes, Said] = Bounded(_REMEMBERED)
+        self._came_once: Bounded[bytes, None] = Bounded(_REMEMBERED)
         self._whole = Whole(services.base_url)
         self._proxied = ProxyLane(services, self._untold)
         self._sweeping: asyncio.TimerHandle | None = None
@@ -82,7 +84,7 @@ class Lane:
         said = Said(shown, *words)
         answer = self._answer(said, consumer, servers, began)
         if answer is not None and digest is not None:
-            self._said.put(digest, said if digest in self._said else None)
+            self._learn(digest, said)
         return answer
 
     def again(self, digest: bytes, servers: Fields) -> bytes | None:
@@ -92,6 +94,13 @@ class Lane:
             return None
         began, consumer = self._clock.monotonic(), self._authenticator.peek(said.shown.digest)
         return None if consumer is None else self._answer(said, consumer, servers, began)
+
+    def _learn(self, digest: bytes, said: Said) -> None:
+        if digest in self._came_once:
+            del self._came_once[digest]
+            self._said.put(digest, said)
+        else:
+            self._came_once.put(digest, None)
 
     def _answer(self, said: Said, consumer: Consumer, servers: Fields, began: float) -> bytes | None:
         shown, route, wanted = said

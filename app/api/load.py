@@ -21,7 +21,7 @@ from app.unread import Unread
 # Who looks how it is, and a user on the way back from a provider: for both there is no second try.
 _SPARED = re.compile(r"/health-check.*|/metrics|(/api/v1)?/(connect/.*|oauth/[^/]+/callback)")
 _EVERY_SECONDS = 0.1
-_LATE_SECONDS = 0.5
+_LATE_SECONDS = 0.5  # as long as anybody waits to be read, where more arrives than is read
 _PUT_INTO_WORDS_SECONDS = 1.0
 _TIMES = 3  # in a row: one long turn is no overload
 
@@ -44,9 +44,11 @@ class Refusal:
             REQUESTS.labels("other", UNMATCHED, str(self._words[0])).inc()
         SHED.inc()
         status, fields, body = self._words
-        *others, (name, said) = fields
+        said = dict(fields)[b"x-request-id"]
         own = request_id_of(None if request_id is None else request_id.decode("latin-1")).encode()
-        return status, [*others, (name, own)], body.replace(said, own)
+        body = body.replace(said, own)
+        others = [field for field in fields if field[0] not in (b"content-length", b"x-request-id")]
+        return status, [*others, (b"content-length", b"%d" % len(body)), (b"x-request-id", own)], body
 
 
 class Load:

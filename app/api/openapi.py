@@ -142,7 +142,9 @@ async def _name_every_method(request: Request, error: Exception) -> Response:
 def _mended(document: Json) -> Json:
     document = _renamed(document)
     problem = Problem.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
-    schemas = document["components"]["schemas"] | problem.pop("$defs") | {"Problem": problem}
+    for described in problem["properties"].values():
+        described.pop("default", None)  # null, as FastAPI says it of no other model
+    schemas = document["components"]["schemas"] | problem.pop("$defs", {}) | {"Problem": problem}
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     document["info"]["description"] = f"{document['info'].get('description', '')}{_ANYWHERE}"
     document["servers"] = [{"url": "/", "description": "This service."}]

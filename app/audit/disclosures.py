@@ -99,7 +99,9 @@ class AggregatedDisclosures:
         await self.flush()
 
     def _begin(self, disclosure: Disclosure, times: int, request_id: str | None, now: float) -> None:
-        if len(self._present) + len(self._ended) + len(self._unwritten) >= _MOST:
+        if len(self._present) >= _MOST:  # a busy minute is told as several
+            self._turn(now)
+        if len(self._fresh) + len(self._ended) + len(self._unwritten) >= _MOST:
             self._lost += times
             DISCLOSURES_LOST.inc(times)
             return

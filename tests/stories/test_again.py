@@ -160,6 +160,25 @@ async def test_the_same_bytes_within_another_request_are_no_request(
     assert not unparsed[True]
 
 
+async def test_a_request_behind_a_body_in_one_piece_is_not_learned_with_it(
+    connect: Connect, unparsed: Unparsed
+) -> None:
+    """By itself the piece is another request, which has a body."""
+    body = b"GET /a HTTP/1.1\r\nContent-Length: 20\r\nX: "
+    length = f"Content-Length: {len(body)}\r\n\r\n".encode()
+    for _ in range(3):
+        connection = await connect()
+        await connection.send(b"PUT /nowhere HTTP/1.1\r\nHost: broker\r\n" + length)
+        assert (await connection.answer())[0] in (401, 404)
+        await connection.send(body + ADA)
+        assert (await connection.answer())[0] == 200
+    unparsed.clear()
+    connection = await connect()
+    await connection.send(body + ADA, b"GET /health-check ab", pause=0.05)
+    assert (await connection.answer())[0] in (400, 401, 404)
+    assert not unparsed[True]
+
+
 async def test_requests_none_of_which_comes_twice_are_not_learned(
     broker: Broker, connect: Connect, unparsed: Unparsed
 ) -> None:

@@ -206,6 +206,19 @@ async def test_what_finds_no_room_is_counted_and_the_trail_says_so(
     assert lost == "7"
 
 
+async def test_a_minute_of_more_than_finds_room_loses_nothing_that_could_be_written(
+    noted: AggregatedDisclosures, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.audit.disclosures._MOST", 5)
+    for number in range(12):
+        await noted.given([of(f"user-{number}")])
+        await noted.flush()
+    await noted.given([of("user-11")])
+    await noted.close()
+    told = await disclosed(database_url)
+    assert [row["user_id"] for row in told] == [*(f"user-{n}" for n in range(12)), "user-11"]
+
+
 async def everything_that_answers_a_token(broker: Broker, sandbox: Sandbox) -> int:
     """Asks by every way there is; how many tokens were answered."""
     for user in ("ada", "bob"):
