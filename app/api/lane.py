@@ -30,7 +30,7 @@ from app.api.services import Services
 from app.api.untold import Untold
 from app.api.whole import Whole, lines_of
 from app.audit.disclosures import AggregatedDisclosures
-from app.bounded import Bounded
+from app.bounded import Bounded, Recurring
 from app.consumers.consumer import Consumer
 from app.consumers.consumer import Scope as Right
 
@@ -57,10 +57,8 @@ class Lane:
         self._shelf = Shelf(services)
         self._untold = Untold(services, disclosures)
         self._words: Bounded[tuple[bytes, bytes], tuple[str, Wanted]] = Bounded(_REMEMBERED)
-        # By the digest of a whole request; those that came once only are apart, since they may have something in them that no
-        # other one has.
-        self._said: Bounded[bytes, Said] = Bounded(_REMEMBERED)
-        self._came_once: Bounded[bytes, None] = Bounded(_REMEMBERED)
+        # By the digest of a whole request. Many have something in them that no other one has.
+        self._said: Recurring[bytes, Said] = Recurring(_REMEMBERED)
         self._whole = Whole(services.base_url)
         self._proxied = ProxyLane(services, self._untold)
         self._sweeping: asyncio.TimerHandle | None = None
@@ -84,7 +82,7 @@ class Lane:
         said = Said(shown, *words)
         answer = self._answer(said, consumer, servers, began)
         if answer is not None and digest is not None:
-            self._learn(digest, said)
+            self._said.put(digest, said)
         return answer
 
     def again(self, digest: bytes, servers: Fields) -> bytes | None:
@@ -94,13 +92,6 @@ class Lane:
             return None
         began, consumer = self._clock.monotonic(), self._authenticator.peek(said.shown.digest)
         return None if consumer is None else self._answer(said, consumer, servers, began)
-
-    def _learn(self, digest: bytes, said: Said) -> None:
-        if digest in self._came_once:
-            del self._came_once[digest]
-            self._said.put(digest, said)
-        else:
-            self._came_once.put(digest, None)
 
     def _answer(self, said: Said, consumer: Consumer, servers: Fields, began: float) -> bytes | None:
         shown, route, wanted = said

@@ -16,9 +16,10 @@ from app.api.plain import Shown
 from app.api.ready import Ready, Shelf, Wanted
 from app.api.untold import Untold
 from app.api.whole import Whole
+from app.bounded import Recurring
 from app.clock import Clock
 from app.consumers.authenticate import Authenticator
-from app.consumers.consumer import Consumer
+from app.consumers.consumer import Consumer, digest_of
 from app.consumers.limits import RateLimiter
 from app.errors import BrokerError
 from app.grants.grant import DEFAULT_ACCOUNT
@@ -31,6 +32,7 @@ _ROUTES: Mapping[bytes, str] = {
 _BETWEEN = b'},{"status":200,"token":'
 _KIND = b"application/json"
 _LONGEST = 64 * 1024
+_REMEMBERED = 200
 _NAMES = {"provider", "user_id", "account", "min_ttl", "scope"}
 _MIN_TTL = int(DEFAULT_MIN_TTL.total_seconds())
 
@@ -53,6 +55,8 @@ class BatchLane:
         self._limiter = limiter
         self._clock = clock
         self._whole = whole
+        # What is asked for by a body of these bytes, with this key, which services ask again and again.
+        self._wanted: Recurring[tuple[bytes, bytes], Sequence[Wanted]] = Recurring(_REMEMBERED)
 
     async def answers(self, scope: Scope, receive: Receive, send: Send, shown: Shown) -> Receive | None:
         """As `Lane.answers`; what was received here is received again by the route."""
@@ -63,7 +67,7 @@ class BatchLane:
         # Only now, as on the route: a body may take its time, in which a key may be revoked and a token end.
         consumer = await self._authenticator.at_hand(shown.digest)
         body = b"".join([message.get("body", b"") for message in messages])
-        wanted = [] if consumer is None else _wanted(body, shown.digest)
+        wanted = [] if consumer is None else self._wanted_by(body, shown.digest)
         if consumer is None or not wanted:
             return _again(messages, receive)
         found = self._shelf.kept(wanted, consumer)
@@ -82,6 +86,14 @@ class BatchLane:
         )  # fmt: skip
         await self._whole.send(scope, send, answer, request_id)
         return None
+
+    def _wanted_by(self, body: bytes, digest: bytes) -> Sequence[Wanted]:
+        words = (digest, digest_of(body))
+        found = self._wanted.get(words)
+        if found is None:
+            found = _wanted(body, digest)
+            self._wanted.put(words, found)
+        return found
 
     async def _made(self, body: bytes, wanted: Sequence[Wanted], consumer: Consumer) -> list[Ready]:
         """All, those that are not there built from what one statement reads; none where one of them is the route's."""

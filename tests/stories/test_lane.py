@@ -188,6 +188,28 @@ async def test_what_a_consumer_may_no_longer_see_is_not_answered(
 
 
 @pytest.mark.usefixtures("ada")
+async def test_a_batch_that_comes_again_and_again_is_answered_as_things_are_now(
+    broker: Broker, sandbox: Sandbox
+) -> None:
+    consumer, header = await key_of(broker)
+
+    async def answered(headers: dict[str, str]) -> list[tuple[int, str | None]]:
+        answer = await broker.http.post("/tokens/batch", json={"items": [ITEM, ITEM]}, headers=headers)
+        items = answer.json()["items"]
+        return [(item["status"], item.get("token", {}).get("access_token")) for item in items]
+
+    [first, *others] = [await answered(header) for _ in range(4)]
+    assert others == [first] * 3
+    assert await answered({}) == first
+    fresh = sandbox.grant("ada")
+    await broker.put("sandbox/ada", bring(fresh, expires_in=3600))
+    assert await answered(header) == [(200, fresh["access_token"])] * 2
+    assert (await broker.http.patch(f"/consumers/{consumer}", json={"users": ["bob"]})).status_code == 200
+    assert {status for status, _ in await answered(header)} == {404}
+    assert await answered({}) == [(200, fresh["access_token"])] * 2
+
+
+@pytest.mark.usefixtures("ada")
 async def test_one_consumers_answer_is_never_anothers(broker: Broker) -> None:
     _, header = await key_of(broker, users=["bob"])
     for _ in range(2):
