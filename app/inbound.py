@@ -28,9 +28,8 @@ from app.queued import QueuedProtocol
 from app.untaken import Untaken
 
 _GRACE_SECONDS = 2.0  # so that the application, which waits for the body, says first that it took too long
-_LINGER_SECONDS = (
-    1.0  # what a client is still sending is taken, or it would be reset before it reads our answer
-)
+# What a client is still sending is taken, or it would be reset before it reads our answer.
+_LINGER_SECONDS = 1.0
 _SPARE = 64  # connections over the limit that are told so; further ones are dropped
 _HEALTH = b"/health-check"  # a replica that is crowded is not ill, and must not be ended for it
 
@@ -106,10 +105,8 @@ class BoundedProtocol(QueuedProtocol):
             return
         self._has_said_anything = True
         super()._read(data)
-        if (
-            self._may_come_unparsed and self._timer is None
-        ):  # it was just answered: the timer of idle ones is set
-            return
+        if self._may_come_unparsed and self._timer is None:
+            return  # it was just answered, and the timer of idle connections is set
         if self._is_refused or self.transport.is_closing():
             return
         if self._phase is Phase.HEAD:
