@@ -39,7 +39,7 @@ bench-capacity: $(VENV)/installed-dev
 	@$(BIN)/python -m bench.capacity --check
 	@$(BIN)/python -m bench.capacity --into docs/capacity.md
 
-# What the service costs, against bare servers beside it: some twenty minutes, into bench/results; docs/performance.md explains it.
+# What the service costs, against bare servers beside it: some twenty-five minutes, into bench/results; docs/performance.md explains it.
 bench: $(BENCH)/installed
 	$(BENCH)/bin/python -m bench --keep $(BENCH_NAME)
 

@@ -162,7 +162,7 @@ def _of_memory(memory: Memory) -> Iterator[str]:
         minutes = len(memory.under_load) // 6
         yield (
             f"- {minutes} minutes of load: {memory.under_load[0]:.0f} MB at first, {memory.under_load[-1]:.0f} MB at last;"
-            f" between the second minute and the last {memory.grown:+.1f} MB."
+            f" between the first minute and the last {memory.grown:+.1f} MB."
         )
 
 
