@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
-from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.server import ServerState
 
 from app.api.lane import BrokerApp
+from app.api.load import Load
 from app.fast import FastProtocol
 from app.telemetry import logger
 
@@ -19,16 +17,12 @@ log = logger(__name__)
 class QueuedProtocol(FastProtocol):
     """One connection."""
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+    _load: Load | None = None
+    _unread = b""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
         self._load = self.app.load if isinstance(self.app, BrokerApp) else None
-        self._unread = b""
 
     def data_received(self, data: bytes) -> None:
         if self._unread:
