@@ -213,6 +213,7 @@ async def test_a_minute_of_more_than_finds_room_loses_nothing_that_could_be_writ
     for number in range(12):
         await noted.given([of(f"user-{number}")])
         await noted.flush()
+        assert len(noted._present) <= 5
     await noted.given([of("user-11")])
     await noted.close()
     told = await disclosed(database_url)
