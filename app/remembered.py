@@ -11,12 +11,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from app.bounded import Bounded
 from app.clock import Clock
 from app.metrics import CACHE_ENTRIES, CACHE_READS
 from app.outages import DatabaseUnavailable
+from app.together import Together
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -26,6 +27,7 @@ _PATIENCE_SECONDS = 0.5  # with a read, where there is something older to answer
 _AHEAD = 0.6  # of its TTL, and what is asked for is read anew
 _AHEAD_AGAIN_SECONDS = 1.0  # after a read that failed
 _DEADLINE_SECONDS = 5.0  # with a read, where there is nothing
+_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class _Entry(Generic[V]):
 
 
 class Remembered(Generic[K, V]):
-    """Values by key. What is not there (None) is not remembered.
+    """Values by key. What is not there (None) is not remembered. What is wanted in one turn of the event loop is read at once.
 
     `ttl_seconds` is asked at each call: it may depend on how soon changes are heard of.
     """
@@ -60,24 +62,25 @@ class Remembered(Generic[K, V]):
     def __init__(
         self,
         name: str,
-        read: Callable[[K], Awaitable[V | None]],
+        read_all: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]],
         clock: Clock,
         *,
         size: int,
         ttl_seconds: Callable[[], float],
         is_outdated: Callable[[V, float], bool] = lambda value, read_at: False,
     ) -> None:
-        """`is_outdated`: whether a value that was read then, by the monotonic clock, is known to have changed since."""
-        self._read = read
+        """`read_all` finds the values of up to 100 keys, of those that have one. `is_outdated`: whether a value that was read
+        then, by the monotonic clock, is known to have changed since."""
+        self._read_all = read_all
         self._clock = clock
         self._ttl_seconds = ttl_seconds
         self._is_outdated = is_outdated
         # What was read first goes when it is full: what is asked for is read anew all the time.
         self._entries: Bounded[K, _Entry[V]] = Bounded(size)
-        self._reading: dict[K, asyncio.Task[_Entry[V] | None]] = {}  # whose result is remembered
+        self._reading: dict[K, Together[K, _Entry[V]]] = {}  # whose result is remembered
+        self._gathering: Together[K, _Entry[V]] | None = None  # what is wanted besides joins it
         self.turns = 0  # how often something that was remembered was found, or said, to be gone or another
-        self._loading: list[set[K]] = []  # of several at once, those whose results will be remembered
-        self._reads: set[asyncio.Future[Any]] = set()  # all that are under way
+        self._tasks: set[asyncio.Task[Mapping[K, V]]] = set()  # of all reads that are under way
         self._outage_suspected = False
         self._ahead_again_at = (
             0.0  # what is still good is no reason to ask a PostgreSQL again and again that is away
@@ -131,54 +134,42 @@ class Remembered(Generic[K, V]):
             self._outage_suspected = True
             return self._answer("stale", Known(entry.value, is_stale=True))
 
-    async def load(
-        self, keys: Sequence[K], read_all: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]
-    ) -> set[K]:
-        """Reads at once those that are not known, if they are several; which of them are not there. Nothing where
-        PostgreSQL is away or takes too long: then each is looked at by itself."""
+    async def load(self, keys: Sequence[K]) -> set[K]:
+        """Reads at once those that are not known, if they are several; which of them are not there. Nothing where that fails or
+        takes too long: then each is looked at by itself."""
         lacking = [key for key in dict.fromkeys(keys) if self.glance(key) is None]
         if len(lacking) < 2 or self._outage_suspected:
             return set()
-        loading, started = set(lacking), self._clock.monotonic()
-        self._loading.append(loading)
-        read = asyncio.ensure_future(read_all(lacking))
-        self._reads.add(read)
-        read.add_done_callback(self._ended)
-        await asyncio.wait({read}, timeout=_PATIENCE_SECONDS)
-        self._loading.remove(loading)
-        if not read.done() or read.cancelled() or isinstance(read.exception(), DatabaseUnavailable):
+        until = self._clock.monotonic() + _PATIENCE_SECONDS
+        reads = {key: self._read_of(key) for key in lacking}
+        for read in set(reads.values()):
+            await read.over(until - self._clock.monotonic())
+        if any(read.values is None for read in reads.values()):
             return set()
         self._answered["miss"].inc(len(lacking))
-        found = read.result()
-        for key in loading & found.keys():
-            self._keep(key, _Entry(found[key], started))
-        return loading - found.keys()
+        return {key for key, read in reads.items() if key not in (read.values or ())}
 
     async def read(self, key: K) -> Known[V] | None:
         """As it is now, whatever is remembered. Raises DatabaseUnavailable."""
         self._reading.pop(key, None)  # one under way may have been too early
-        return self._fresh(await self._within(self._read_of(key), _DEADLINE_SECONDS))
+        return self._fresh(await self._within(key, _DEADLINE_SECONDS))
 
     def drop(self, key: K) -> None:
         """It changed. A read under way may have been too early, so nobody else gets its result."""
         self.turns += 1
         self._reading.pop(key, None)
         self._entries.pop(key, None)
-        for loading in self._loading:
-            loading.discard(key)
 
     def clear(self) -> None:
         self.turns += 1
         self._reading.clear()
         self._entries.clear()
-        for loading in self._loading:
-            loading.clear()
 
     async def close(self) -> None:
         """Ends the reads that are still waiting for PostgreSQL."""
-        for read in self._reads:
-            read.cancel()
-        await asyncio.gather(*self._reads, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _entry(self, key: K) -> _Entry[V] | None:
         entry = self._entries.get(key)
@@ -194,68 +185,71 @@ class Remembered(Generic[K, V]):
         self._answered[outcome].inc()
         return known
 
-    def _read_of(self, key: K) -> asyncio.Task[_Entry[V] | None]:
-        """The one read of `key` that is under way. It is never cancelled: on a connection that hangs, that hangs too."""
-        task = self._reading.get(key)
-        if task is None:
-            task = self._reading[key] = asyncio.create_task(self._read_through(key))
-            self._reads.add(task)
-            task.add_done_callback(self._ended)
-        return task
+    def _read_of(self, key: K) -> Together[K, _Entry[V]]:
+        """The one read of `key` that is under way, or about to be. It is never cancelled: on a connection that hangs, that hangs
+        too."""
+        read = self._reading.get(key)
+        if read is None:
+            read = self._reading[key] = self._gathering or self._begun()
+            read.keys[key] = None
+            self._gathering = read if len(read.keys) < _AT_ONCE else None
+        return read
 
-    async def _read_through(self, key: K) -> _Entry[V] | None:
-        task, started = asyncio.current_task(), self._clock.monotonic()
-        try:
-            value = await self._read(key)
+    def _begun(self) -> Together[K, _Entry[V]]:
+        """One that starts in the next turn of the event loop."""
+        read: Together[K, _Entry[V]] = Together(self._clock.monotonic())
+        task = asyncio.create_task(self._values(read))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._over, read))
+        return read
+
+    async def _values(self, read: Together[K, _Entry[V]]) -> Mapping[K, V]:
+        if self._gathering is read:
+            self._gathering = None
+        return await self._read_all(list(read.keys))
+
+    def _over(self, read: Together[K, _Entry[V]], task: asyncio.Task[Mapping[K, V]]) -> None:
+        self._tasks.discard(task)
+        wanted = [key for key in read.keys if self._reading.get(key) is read]
+        for key in wanted:
+            del self._reading[key]
+        if task.cancelled():  # this replica is shutting down
+            read.fail(DatabaseUnavailable())
+        elif (error := task.exception()) is not None:
+            self._ahead_again_at = self._clock.monotonic() + _AHEAD_AGAIN_SECONDS
+            read.fail(error)
+        else:
             self._outage_suspected = False
-            entry = None if value is None else _Entry(value, started)
-            if self._reading.get(key) is task:
-                self._replace(key, entry)
-            return entry
-        finally:
-            if self._reading.get(key) is task:
-                del self._reading[key]
+            found = {key: _Entry(value, read.began) for key, value in task.result().items()}
+            for key in wanted:
+                self._replace(key, found.get(key))
+            self._kept.set(len(self._entries))
+            read.succeed(found)
 
     def _replace(self, key: K, entry: _Entry[V] | None) -> None:
         if entry is not None:
-            self._keep(key, entry)
+            self._entries.put(key, entry)
         elif self._entries.pop(key, None) is not None:  # it is gone, and nobody said so
             self.turns += 1
-
-    def _keep(self, key: K, entry: _Entry[V]) -> None:
-        self._entries.put(key, entry)
-        self._kept.set(len(self._entries))
 
     async def _joined(self, key: K, seconds: float) -> _Entry[V] | None:
         """What is read now: by whoever began to, unless what it finds is known to have changed since."""
         is_shared = key in self._reading
-        entry = await self._within(self._read_of(key), seconds)
+        entry = await self._within(key, seconds)
         if is_shared and entry is not None and self._is_outdated(entry.value, entry.read_at):
-            entry = await self._within(self._read_of(key), seconds)
+            entry = await self._within(key, seconds)
         return entry
 
-    async def _within(self, read: asyncio.Task[_Entry[V] | None], seconds: float) -> _Entry[V] | None:
-        """What it finds. Who waits no longer, or is cancelled, ends nothing."""
-        waiter = asyncio.get_running_loop().create_future()
-        wake = partial(_wake, waiter)
-        timer = waiter.get_loop().call_later(seconds, wake)
-        read.add_done_callback(wake)
+    async def _within(self, key: K, seconds: float) -> _Entry[V] | None:
+        """What its read finds; one of its own, where only that of many fails. Raises DatabaseUnavailable."""
+        read = self._read_of(key)
         try:
-            await waiter  # as `asyncio.wait` does, at half the cost
-        finally:
-            timer.cancel()
-            read.remove_done_callback(wake)
-        if not read.done() or read.cancelled():  # the latter where this replica is shutting down
-            raise DatabaseUnavailable
-        return read.result()
-
-    def _ended(self, read: asyncio.Future[Any]) -> None:
-        self._reads.discard(read)
-        # Taken notice of here, since nobody may be waiting any more.
-        if not read.cancelled() and read.exception() is not None:
-            self._ahead_again_at = self._clock.monotonic() + _AHEAD_AGAIN_SECONDS
-
-
-def _wake(waiter: asyncio.Future[None], _read: object = None) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+            return (await read.found(seconds)).get(key)
+        except DatabaseUnavailable:
+            raise
+        except Exception:
+            if len(read.keys) == 1:
+                raise
+        alone = self._reading[key] = self._begun()
+        alone.keys[key] = None
+        return (await alone.found(seconds)).get(key)

@@ -42,7 +42,7 @@ class Authenticator:
         self._right: Bounded[bytes, tuple[ApiKey, Consumer]] = Bounded(_CACHE_KEYS)  # by `digest_of` the key
         self._known: Remembered[str, tuple[ApiKey, Consumer]] = Remembered(
             "keys",
-            lambda key_id: store.read_key(db.statements, key_id),
+            lambda key_ids: store.read_keys(db.statements, key_ids),
             clock,
             size=_CACHE_KEYS,
             ttl_seconds=lambda: _CACHE_SECONDS,

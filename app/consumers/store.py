@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import cast, delete, func, select, update
+from sqlalchemy import Text, cast, delete, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
@@ -39,7 +39,7 @@ class ListedKey:
 _keys = select(api_keys, *(column for column in consumers.c if column.name not in api_keys.c)).join(
     consumers, consumers.c.id == api_keys.c.consumer_id
 )
-_READ_KEY = Prepared(_keys.where(api_keys.c.id == given("key_id")))
+_READ_KEYS = Prepared(_keys.where(api_keys.c.id == func.any(given("key_ids", ARRAY(Text)))))
 
 
 async def find_key(tx: Tx, key_id: str) -> tuple[ApiKey, Consumer] | None:
@@ -48,10 +48,10 @@ async def find_key(tx: Tx, key_id: str) -> tuple[ApiKey, Consumer] | None:
     return None if row is None else _key(row)
 
 
-async def read_key(statements: Statements, key_id: str) -> tuple[ApiKey, Consumer] | None:
-    """The same, by one statement of its own."""
-    row = await statements.one(_READ_KEY, key_id=key_id)
-    return None if row is None else _key(row)
+async def read_keys(statements: Statements, key_ids: Sequence[str]) -> dict[str, tuple[ApiKey, Consumer]]:
+    """The same of those that are there, by one statement of its own."""
+    rows = await statements.all(_READ_KEYS, key_ids=key_ids)
+    return {row["id"]: _key(row) for row in rows}
 
 
 def _key(row: _Columns) -> tuple[ApiKey, Consumer]:

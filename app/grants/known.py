@@ -33,7 +33,7 @@ class KnownGrants:
         self._was_listening, self._turns = False, 0
         self._grants: Remembered[GrantKey, LeanGrant] = Remembered(
             "grants",
-            lambda key: store.read(db.statements, key),
+            lambda keys: store.read_all(db.statements, keys),
             clock,
             size=SIZE,
             ttl_seconds=self._ttl_seconds,
@@ -87,7 +87,7 @@ class KnownGrants:
         """Reads those that are not known, if they are several, by one statement; which of them are not there. Of others, and
         while PostgreSQL is away, nothing is said."""
         self._changes.take(self._clock.monotonic())
-        return await self._grants.load(keys, lambda lacking: store.read_all(self._db.statements, lacking))
+        return await self._grants.load(keys)
 
     def forget(self, key: GrantKey) -> None:
         """It is known here to have changed."""

@@ -106,6 +106,9 @@ _READ_ALL = Prepared(
 
 async def read_all(statements: Statements, keys: Sequence[GrantKey]) -> dict[GrantKey, LeanGrant]:
     """Those of the grants that are there and not revoked."""
+    if len(keys) == 1:  # for less
+        found = await read(statements, keys[0])
+        return {} if found is None else {keys[0]: found}
     rows = await statements.all(
         _READ_ALL,
         providers=[key.provider for key in keys],
@@ -113,8 +116,8 @@ async def read_all(statements: Statements, keys: Sequence[GrantKey]) -> dict[Gra
         accounts=[key.account for key in keys],
     )
     asked = {key: key for key in keys}
-    found = {GrantKey(row["provider"], row["user_id"], row["account"]): row for row in rows}
-    return {asked[key]: to_lean(row, asked[key]) for key, row in found.items()}
+    keyed = {GrantKey(row["provider"], row["user_id"], row["account"]): row for row in rows}
+    return {asked[key]: to_lean(row, asked[key]) for key, row in keyed.items()}
 
 
 async def find(tx: Tx, key: GrantKey, *, lock: bool = False) -> Grant | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -72,13 +72,13 @@ async def guarded(database_url: str, providers_dir: Path, tmp_path: Path) -> Asy
 def found(services: Services, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids of the keys that are looked up in PostgreSQL from now on."""
     looked_up: list[str] = []
-    find = services.authenticator._known._read
+    find = services.authenticator._known._read_all
 
-    async def counted(key_id: str) -> Any:
-        looked_up.append(key_id)
-        return await find(key_id)
+    async def counted(key_ids: Sequence[str]) -> Any:
+        looked_up.extend(key_ids)
+        return await find(key_ids)
 
-    monkeypatch.setattr(services.authenticator._known, "_read", counted)
+    monkeypatch.setattr(services.authenticator._known, "_read_all", counted)
     return looked_up
 
 
