@@ -220,11 +220,16 @@ class Remembered(Generic[K, V]):
             read.fail(error)
         else:
             self._outage_suspected = False
-            found = {key: _Entry(value, read.began) for key, value in task.result().items()}
+            found = {key: self._as_found(key, value, read.began) for key, value in task.result().items()}
             for key in wanted:
                 self._replace(key, found.get(key))
             self._kept.set(len(self._entries))
             read.succeed(found)
+
+    def _as_found(self, key: K, value: V, read_at: float) -> _Entry[V]:
+        """A value that is as it was stays the one it was: what was built from it is good still, and memory is not made new."""
+        kept = self._entries.get(key)
+        return _Entry(value if kept is None or kept.value != value else kept.value, read_at)
 
     def _replace(self, key: K, entry: _Entry[V] | None) -> None:
         if entry is not None:

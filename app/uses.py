@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Generic, TypeVar
 
+from app.bounded import Bounded
 from app.clock import Clock
 from app.db import Database, Tx
 
@@ -31,27 +31,26 @@ class Uses(Generic[K]):
         self._db = db
         self._write_to = write
         self._clock = clock
-        self._noted: OrderedDict[K, datetime] = OrderedDict()
+        self._noted: Bounded[K, float] = Bounded(_MOST)  # by the monotonic clock
         self._flushing = asyncio.Lock()
 
     def note(self, used: K) -> None:
         """It is being used now. Costs no IO."""
-        self._noted[used] = self._clock.now()
-        self._noted.move_to_end(used)
-        if len(self._noted) > _MOST:
-            self._noted.popitem(last=False)
+        self._noted.put(used, self._clock.monotonic())
 
     async def flush(self) -> None:
         """Writes `last_used_at`. Rows that others hold at this moment are left for the next flush, and so is
         everything not yet written where PostgreSQL is away. Raises DatabaseUnavailable."""
         async with self._flushing:
-            noted = iter(list(self._noted.items()))
-            while batch := dict(islice(noted, _AT_ONCE)):
-                await self._write(batch)
+            noted = iter(list(self._noted))
+            while batch := list(islice(noted, _AT_ONCE)):
+                await self._write({used: self._noted[used] for used in batch if used in self._noted})
 
-    async def _write(self, batch: Mapping[K, datetime]) -> None:
+    async def _write(self, batch: Mapping[K, float]) -> None:
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        times = {used: now - timedelta(seconds=monotonic - at) for used, at in batch.items()}
         async with self._db.begin() as tx:
-            held = await self._write_to(tx, batch)
+            held = await self._write_to(tx, times)
         for used, at in batch.items():
             if used not in held and self._noted.get(used) == at:  # else used again meanwhile
                 del self._noted[used]

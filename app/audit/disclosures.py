@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from typing import Any, Protocol
 
 from app.audit import store
 from app.audit.event import AuditEvent, Disclosure, NewEvent
+from app.audit.minute import Given, Minute
 from app.clock import Clock
 from app.db import Database
 from app.ids import uuid7
@@ -42,17 +42,6 @@ class Disclosures(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Given:
-    """What one consumer was given of one grant, and the trail has not been told. Times are by the monotonic clock."""
-
-    disclosure: Disclosure
-    request_id: str | None
-    first: float
-    last: float
-    count: int
-
-
 class AggregatedDisclosures:
     """Costs a fetch no IO. What a process that is killed had noted in its last second is lost, and the count of what followed
     a first one in that minute."""
@@ -60,10 +49,12 @@ class AggregatedDisclosures:
     def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
         self._clock = clock
-        self._minute = 0
-        self._present: dict[Disclosure, _Given | None] = {}  # of this minute; None where all is told by now
-        self._fresh: deque[_Given] = deque()  # of which no event is made yet
-        self._ended: deque[_Given] = deque()  # whose minute is over
+        self._number = 0
+        self._minute = Minute()  # that of this number
+        self._ended: deque[tuple[Minute, deque[Disclosure]]] = deque()  # with what is left to tell of each
+        self._fresh: deque[tuple[Minute, Disclosure, str | None]] = (
+            deque()
+        )  # given for the first time, by that request
         self._unwritten: deque[NewEvent] = deque()
         self._lost = 0
         self._flushing = asyncio.Lock()
@@ -75,21 +66,16 @@ class AggregatedDisclosures:
     def were_given(self, disclosure: Disclosure, *, times: int, request_id: str | None) -> None:
         """This token was just answered so many times, the first time to that request."""
         now = self._clock.monotonic()
-        if now // _MINUTE_SECONDS != self._minute:
+        if now // _MINUTE_SECONDS != self._number:
             self._turn(now)
-        if disclosure not in self._present:
+        if not self._minute.again(disclosure, times, now):
             self._begin(disclosure, times, request_id, now)
-        elif (given := self._present[disclosure]) is None:
-            self._present[disclosure] = _Given(disclosure, None, now, now, times)
-        else:
-            given.count += times
-            given.last = now
 
     async def flush(self) -> None:
         """Raises DatabaseUnavailable; then the next flush goes on, and no event is written twice."""
         async with self._flushing:
             now = self._clock.monotonic()
-            if now // _MINUTE_SECONDS != self._minute:
+            if now // _MINUTE_SECONDS != self._number:
                 self._turn(now)
             while self._fresh or self._ended or self._unwritten or self._lost:
                 await self._write()
@@ -99,21 +85,25 @@ class AggregatedDisclosures:
         await self.flush()
 
     def _begin(self, disclosure: Disclosure, times: int, request_id: str | None, now: float) -> None:
-        if len(self._present) >= _MOST:  # a busy minute is told as several
+        if len(self._minute) >= _MOST:  # a busy minute is told as several
             self._turn(now)
-        if len(self._fresh) + len(self._ended) + len(self._unwritten) >= _MOST:
+        if self._waiting() >= _MOST:
             self._lost += times
             DISCLOSURES_LOST.inc(times)
             return
-        given = _Given(disclosure, request_id, now, now, times)
-        self._present[disclosure] = given
-        self._fresh.append(given)
+        self._minute.begin(disclosure, times, now)
+        self._fresh.append((self._minute, disclosure, request_id))
+
+    def _waiting(self) -> int:
+        ended = sum(len(untold) for _, untold in self._ended)
+        return len(self._fresh) + ended + len(self._unwritten)
 
     def _turn(self, now: float) -> None:
         """A new minute begins."""
-        self._minute = int(now // _MINUTE_SECONDS)
-        self._ended.extend(given for given in self._present.values() if given is not None)
-        self._present = {}
+        self._number = int(now // _MINUTE_SECONDS)
+        if untold := self._minute.untold():
+            self._ended.append((self._minute, untold))
+        self._minute = Minute()
 
     async def _write(self) -> None:
         room = _AT_ONCE - len(self._unwritten)
@@ -129,28 +119,28 @@ class AggregatedDisclosures:
     def _events(self) -> Iterator[NewEvent]:
         """Of what is not told yet. Whoever takes one has to write it."""
         while self._fresh:
-            given = self._fresh.popleft()
-            told, given.count = self._event(given), 0
-            if self._present.get(given.disclosure) is given:  # there may be many, so none is kept for nothing
-                self._present[given.disclosure] = None
-            yield told
+            minute, disclosure, request_id = self._fresh.popleft()
+            yield self._event(disclosure, request_id, minute.take(disclosure))
         while self._ended:
-            given = self._ended.popleft()
-            if given.count:
-                yield self._event(given)
+            minute, untold = self._ended[0]
+            while untold:
+                disclosure = untold.popleft()
+                if (given := minute.take(disclosure)).times:
+                    yield self._event(disclosure, None, given)
+            self._ended.popleft()
         if self._lost:
             lost, self._lost = self._lost, 0
             event = AuditEvent("token.disclosures_lost", details={"count": lost})
             yield NewEvent(uuid7(self._clock.now()), None, event)
 
-    def _event(self, given: _Given) -> NewEvent:
+    def _event(self, disclosure: Disclosure, request_id: str | None, given: Given) -> NewEvent:
         now, monotonic = self._clock.now(), self._clock.monotonic()
         first_at, last_at = (
             (now - timedelta(seconds=monotonic - time)).isoformat() for time in (given.first, given.last)
         )
         details: Mapping[str, Any] = {
-            "count": given.count,
+            "count": given.times,
             "first_at": first_at,
             "last_at": last_at,
         }
-        return NewEvent(uuid7(now), given.request_id, given.disclosure.event(details))
+        return NewEvent(uuid7(now), request_id, disclosure.event(details))

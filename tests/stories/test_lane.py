@@ -500,7 +500,8 @@ async def _given(broker: Broker, database_url: str) -> int:
     """How many tokens were given out, by the trail and by what it will be told when the minute is over."""
     await broker.run("flush_disclosures")
     noted: Any = broker.services.disclosures
-    waiting = sum(each.count for each in (*noted._present.values(), *noted._ended) if each is not None)
+    minutes = (noted._minute, *(minute for minute, _ in noted._ended))
+    waiting = sum(sum(minute._counts) for minute in minutes)
     async with database(database_url) as connection:
         told = await connection.fetchval(
             "SELECT coalesce(sum((details->>'count')::int), 0) FROM audit_events WHERE action = 'token.disclosed'"

@@ -171,7 +171,7 @@ async def test_what_is_noted_is_bounded_and_the_latest_uses_are_kept(
     uses.note(last)
     with statements() as asked:
         await uses.flush()
-    assert len(asked) == 100
+    assert len(asked) == 99  # of the oldest some more go at once
     used = [await last_used(broker, grant_id) for grant_id in (first, again, last)]
     assert [moment is not None for moment in used] == [False, True, True]
     with statements() as asked:

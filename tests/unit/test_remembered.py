@@ -296,3 +296,20 @@ async def test_a_service_that_ends_tells_who_still_waits_that_postgresql_cannot_
     await known.close()
     with pytest.raises(DatabaseUnavailable):
         await waiting
+
+
+async def test_a_value_that_is_as_it_was_stays_the_one_it_was(clock: SetClock) -> None:
+    async def read_all(keys: Sequence[str]) -> dict[str, list[int]]:
+        return {key: list(values) for key in keys}
+
+    values = [1]
+    known: Remembered[str, list[int]] = Remembered("test", read_all, clock, size=100, ttl_seconds=lambda: TTL)
+    first = await known.get("a")
+    assert first is not None
+    clock.at += TTL
+    assert await known.get("a") == Known([1], read_now=True)
+    assert known.has("a", first.value)
+    values.append(2)
+    clock.at += TTL
+    assert await known.get("a") == Known([1, 2], read_now=True)
+    assert not known.has("a", first.value)
