@@ -75,7 +75,7 @@ class Remembered(Generic[K, V]):
         self._clock = clock
         self._ttl_seconds = ttl_seconds
         self._is_outdated = is_outdated
-        # What was read first goes when it is full: what is asked for is read anew all the time.
+        # What came first goes when it is full: what is asked for is soon there again.
         self._entries: Bounded[K, _Entry[V]] = Bounded(size)
         self._reading: dict[K, Together[K, _Entry[V]]] = {}  # whose result is remembered
         self._gathering: Together[K, _Entry[V]] | None = None  # what is wanted besides joins it
@@ -140,14 +140,16 @@ class Remembered(Generic[K, V]):
         lacking = [key for key in dict.fromkeys(keys) if self.glance(key) is None]
         if len(lacking) < 2 or self._outage_suspected:
             return set()
-        until = self._clock.monotonic() + _PATIENCE_SECONDS
-        reads = {key: self._read_of(key) for key in lacking}
-        for read in set(reads.values()):
-            await read.over(until - self._clock.monotonic())
-        if any(read.values is None for read in reads.values()):
+        read = self._begun(
+            lacking
+        )  # one under way may have been too early to tell that something is not there
+        await read.over(_PATIENCE_SECONDS)
+        if read.values is None:
+            for key in lacking:
+                self._leave(read, key)
             return set()
         self._answered["miss"].inc(len(lacking))
-        return {key for key, read in reads.items() if key not in (read.values or ())}
+        return read.absent
 
     async def read(self, key: K) -> Known[V] | None:
         """As it is now, whatever is remembered. Raises DatabaseUnavailable."""
@@ -190,18 +192,31 @@ class Remembered(Generic[K, V]):
         too."""
         read = self._reading.get(key)
         if read is None:
-            read = self._reading[key] = self._gathering or self._begun()
-            read.keys[key] = None
-            self._gathering = read if len(read.keys) < _AT_ONCE else None
+            read = self._gathering
+            if read is None:
+                read = self._gathering = self._begun([key])
+            else:
+                read.keys[key] = None
+                self._reading[key] = read
+            if len(read.keys) >= _AT_ONCE:
+                self._gathering = None
         return read
 
-    def _begun(self) -> Together[K, _Entry[V]]:
-        """One that starts in the next turn of the event loop."""
-        read: Together[K, _Entry[V]] = Together(self._clock.monotonic())
+    def _begun(self, keys: Sequence[K]) -> Together[K, _Entry[V]]:
+        """A read of them that starts in the next turn of the event loop, and is the one that counts."""
+        read: Together[K, _Entry[V]] = Together(self._clock.monotonic(), keys)
+        self._reading.update(dict.fromkeys(keys, read))
         task = asyncio.create_task(self._values(read))
         self._tasks.add(task)
         task.add_done_callback(partial(self._over, read))
         return read
+
+    def _leave(self, read: Together[K, _Entry[V]], key: K) -> bool:
+        """Nobody joins the read of this key any more, nor is its result remembered; whether it was the one that counts."""
+        is_it = self._reading.get(key) is read
+        if is_it:
+            del self._reading[key]
+        return is_it
 
     async def _values(self, read: Together[K, _Entry[V]]) -> Mapping[K, V]:
         if self._gathering is read:
@@ -210,9 +225,9 @@ class Remembered(Generic[K, V]):
 
     def _over(self, read: Together[K, _Entry[V]], task: asyncio.Task[Mapping[K, V]]) -> None:
         self._tasks.discard(task)
-        wanted = [key for key in read.keys if self._reading.get(key) is read]
-        for key in wanted:
-            del self._reading[key]
+        if self._gathering is read:  # it was cancelled before it started
+            self._gathering = None
+        wanted = [key for key in read.keys if self._leave(read, key)]
         if task.cancelled():  # this replica is shutting down
             read.fail(DatabaseUnavailable())
         elif (error := task.exception()) is not None:
@@ -220,22 +235,22 @@ class Remembered(Generic[K, V]):
             read.fail(error)
         else:
             self._outage_suspected = False
-            found = {key: self._as_found(key, value, read.began) for key, value in task.result().items()}
+            found = {key: _Entry(value, read.began) for key, value in task.result().items()}
             for key in wanted:
                 self._replace(key, found.get(key))
             self._kept.set(len(self._entries))
-            read.succeed(found)
-
-    def _as_found(self, key: K, value: V, read_at: float) -> _Entry[V]:
-        """A value that is as it was stays the one it was: what was built from it is good still, and memory is not made new."""
-        kept = self._entries.get(key)
-        return _Entry(value if kept is None or kept.value != value else kept.value, read_at)
+            read.succeed(found, {key for key in wanted if key not in found})
 
     def _replace(self, key: K, entry: _Entry[V] | None) -> None:
-        if entry is not None:
+        if entry is None:
+            if self._entries.pop(key, None) is not None:  # it is gone, and nobody said so
+                self.turns += 1
+        elif key in self._entries:
+            self._entries[key] = (
+                entry  # where it is: a large dictionary is made anew after many moves, 10 MB at a time
+            )
+        else:
             self._entries.put(key, entry)
-        elif self._entries.pop(key, None) is not None:  # it is gone, and nobody said so
-            self.turns += 1
 
     async def _joined(self, key: K, seconds: float) -> _Entry[V] | None:
         """What is read now: by whoever began to, unless what it finds is known to have changed since."""
@@ -255,6 +270,7 @@ class Remembered(Generic[K, V]):
         except Exception:
             if len(read.keys) == 1:
                 raise
-        alone = self._reading[key] = self._begun()
-        alone.keys[key] = None
+        alone = read.alone.get(key)
+        if alone is None:
+            alone = read.alone[key] = self._begun([key])
         return (await alone.found(seconds)).get(key)

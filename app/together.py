@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -16,15 +16,18 @@ V = TypeVar("V")
 class Together(Generic[K, V]):
     """One read of the values of `keys`. `began` is by the monotonic clock: what changed before that, it sees.
 
-    `values` are those that are there, once it is over; None before that, and where it failed.
+    `values` are those that are there, once it is over; None before that, and where it failed. `absent` are keys that have none,
+    as far as nobody said meanwhile that they changed. `alone` are reads of one key each, begun because this one failed.
     """
 
-    __slots__ = ("_error", "_traceback", "_waiters", "began", "keys", "values")
+    __slots__ = ("_error", "_traceback", "_waiters", "absent", "alone", "began", "keys", "values")
 
-    def __init__(self, began: float) -> None:
+    def __init__(self, began: float, keys: Iterable[K]) -> None:
         self.began = began
-        self.keys: dict[K, None] = {}  # in the order that they were asked for
+        self.keys = dict.fromkeys(keys)  # in the order that they were asked for
         self.values: Mapping[K, V] | None = None
+        self.absent: set[K] = set()
+        self.alone: dict[K, Together[K, V]] = {}
         self._error: BaseException | None = None
         self._traceback: TracebackType | None = None
         self._waiters: list[asyncio.Future[None]] = []
@@ -51,8 +54,8 @@ class Together(Generic[K, V]):
         finally:
             timer.cancel()
 
-    def succeed(self, values: Mapping[K, V]) -> None:
-        self.values = values
+    def succeed(self, values: Mapping[K, V], absent: set[K]) -> None:
+        self.values, self.absent = values, absent
         self._end()
 
     def fail(self, error: BaseException) -> None:

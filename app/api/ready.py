@@ -164,7 +164,7 @@ class Shelf:
 
     def _built(self, consumer: Consumer, key: GrantKey, need: Need, token: Token) -> Ready:
         grant, now, monotonic = token.grant, self._clock.now(), self._clock.monotonic()
-        ends_at, known = at_hand_until(grant, need), self._known.glance(key)
+        ends_at, known = at_hand_until(grant, need), self._known.peek(key)
         until = monotonic + (ends_at - now).total_seconds() if ends_at is not None else math.inf
         text, left = token_answer(token, now).model_dump_json().encode(), grant.remaining(now)
         place = _EXPIRES_IN.search(text)

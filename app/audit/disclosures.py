@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from app.audit import store
 from app.audit.event import AuditEvent, Disclosure, NewEvent
-from app.audit.minute import Given, Minute
+from app.audit.minute import SECONDS, Given, Minute
 from app.clock import Clock
 from app.db import Database
 from app.ids import uuid7
@@ -23,8 +23,8 @@ from app.metrics import DISCLOSURES_LOST
 from app.telemetry import current_request_id
 
 EVERY = timedelta(seconds=1)
-_MINUTE_SECONDS = 60
-_MOST = 100_000  # while PostgreSQL is away
+_MOST = 100_000  # in a minute
+_MOST_WAITING = 200_000  # while PostgreSQL is away; one such minute is no reason to lose anything of the next
 _AT_ONCE = 1000
 
 
@@ -50,11 +50,8 @@ class AggregatedDisclosures:
         self._db = db
         self._clock = clock
         self._number = 0
-        self._minute = Minute()  # that of this number
-        self._ended: deque[tuple[Minute, deque[Disclosure]]] = deque()  # with what is left to tell of each
-        self._fresh: deque[tuple[Minute, Disclosure, str | None]] = (
-            deque()
-        )  # given for the first time, by that request
+        self._minute = Minute(0.0)  # that of this number
+        self._ended: deque[Minute] = deque()
         self._unwritten: deque[NewEvent] = deque()
         self._lost = 0
         self._flushing = asyncio.Lock()
@@ -66,7 +63,7 @@ class AggregatedDisclosures:
     def were_given(self, disclosure: Disclosure, *, times: int, request_id: str | None) -> None:
         """This token was just answered so many times, the first time to that request."""
         now = self._clock.monotonic()
-        if now // _MINUTE_SECONDS != self._number:
+        if now // SECONDS != self._number:
             self._turn(now)
         if not self._minute.again(disclosure, times, now):
             self._begin(disclosure, times, request_id, now)
@@ -75,9 +72,9 @@ class AggregatedDisclosures:
         """Raises DatabaseUnavailable; then the next flush goes on, and no event is written twice."""
         async with self._flushing:
             now = self._clock.monotonic()
-            if now // _MINUTE_SECONDS != self._number:
+            if now // SECONDS != self._number:
                 self._turn(now)
-            while self._fresh or self._ended or self._unwritten or self._lost:
+            while self._waiting() or self._lost:
                 await self._write()
 
     async def close(self) -> None:
@@ -87,23 +84,20 @@ class AggregatedDisclosures:
     def _begin(self, disclosure: Disclosure, times: int, request_id: str | None, now: float) -> None:
         if len(self._minute) >= _MOST:  # a busy minute is told as several
             self._turn(now)
-        if self._waiting() >= _MOST:
+        if self._waiting() >= _MOST_WAITING:
             self._lost += times
             DISCLOSURES_LOST.inc(times)
-            return
-        self._minute.begin(disclosure, times, now)
-        self._fresh.append((self._minute, disclosure, request_id))
+        else:
+            self._minute.begin(disclosure, times, request_id, now)
 
     def _waiting(self) -> int:
-        ended = sum(len(untold) for _, untold in self._ended)
-        return len(self._fresh) + ended + len(self._unwritten)
+        return sum(minute.waiting for minute in (*self._ended, self._minute)) + len(self._unwritten)
 
     def _turn(self, now: float) -> None:
         """A new minute begins."""
-        self._number = int(now // _MINUTE_SECONDS)
-        if untold := self._minute.untold():
-            self._ended.append((self._minute, untold))
-        self._minute = Minute()
+        self._minute.end()
+        self._ended.append(self._minute)
+        self._number, self._minute = int(now // SECONDS), Minute(now)
 
     async def _write(self) -> None:
         room = _AT_ONCE - len(self._unwritten)
@@ -118,15 +112,10 @@ class AggregatedDisclosures:
 
     def _events(self) -> Iterator[NewEvent]:
         """Of what is not told yet. Whoever takes one has to write it."""
-        while self._fresh:
-            minute, disclosure, request_id = self._fresh.popleft()
-            yield self._event(disclosure, request_id, minute.take(disclosure))
-        while self._ended:
-            minute, untold = self._ended[0]
-            while untold:
-                disclosure = untold.popleft()
-                if (given := minute.take(disclosure)).times:
-                    yield self._event(disclosure, None, given)
+        for minute in (*self._ended, self._minute):
+            for told in minute.told():
+                yield self._event(*told)
+        while self._ended and not self._ended[0].waiting:
             self._ended.popleft()
         if self._lost:
             lost, self._lost = self._lost, 0

@@ -1,16 +1,22 @@
-"""`Minute`: what was given in it, and how often since the trail was told of it last."""
+"""`Minute`: what was given in it, and what of that the trail has not been told."""
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from app.audit.event import Disclosure
 
+SECONDS = 60
+# Of a number that says how often something was given, and the milliseconds from the minute's beginning to the first and last
+# of those. There may be 100,000 such numbers: an object for each takes five times their memory.
+_BITS = 16
+_MASK = (1 << _BITS) - 1
+
 
 class Given(NamedTuple):
-    """So many times something was given, from when to when, by the monotonic clock."""
+    """Something was given so many times, from when to when by the monotonic clock."""
 
     times: int
     first: float
@@ -18,43 +24,62 @@ class Given(NamedTuple):
 
 
 class Minute:
-    """There may be 100,000 in it, so their numbers are in arrays: an object for each is five times as large, and they would
-    come and go among all else that is in memory."""
+    """One that began then by the monotonic clock, and lasts for `SECONDS` at most."""
 
-    def __init__(self) -> None:
-        self._places: dict[Disclosure, int] = {}  # in the arrays
-        self._counts = array("Q")
-        self._firsts = array("d")
-        self._lasts = array("d")
+    def __init__(self, began: float) -> None:
+        self._began = began
+        self._numbers: dict[Disclosure, int] = {}  # 0 where the trail has been told
+        self._fresh: deque[tuple[Disclosure, str | None]] = (
+            deque()
+        )  # given for the first time, by that request
+        self._rest: deque[Disclosure] = deque()  # once it has ended
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._numbers)
 
-    def begin(self, disclosure: Disclosure, times: int, now: float) -> None:
+    @property
+    def waiting(self) -> int:
+        """How many are to be told by now, at most."""
+        return len(self._fresh) + len(self._rest)
+
+    def begin(self, disclosure: Disclosure, times: int, request_id: str | None, now: float) -> None:
         """Given so many times, for the first time."""
-        self._places[disclosure] = len(self._counts)
-        self._counts.append(times)
-        self._firsts.append(now)
-        self._lasts.append(now)
+        self._numbers[disclosure] = self._number(Given(times, now, now))
+        self._fresh.append((disclosure, request_id))
 
     def again(self, disclosure: Disclosure, times: int, now: float) -> bool:
         """Given so many times more; False where it was not given before."""
-        place = self._places.get(disclosure)
-        if place is None:
+        number = self._numbers.get(disclosure)
+        if number is None:
             return False
-        if not self._counts[place]:
-            self._firsts[place] = now
-        self._counts[place] += times
-        self._lasts[place] = now
+        before = self._given(number) if number else Given(0, now, now)
+        self._numbers[disclosure] = self._number(Given(before.times + times, before.first, now))
         return True
 
-    def take(self, disclosure: Disclosure) -> Given:
-        """What the trail is to be told of it, and has been told by that."""
-        place = self._places[disclosure]
-        given = Given(self._counts[place], self._firsts[place], self._lasts[place])
-        self._counts[place] = 0
+    def end(self) -> None:
+        """From now on it tells also of what was given again."""
+        self._rest.extend(disclosure for disclosure, number in self._numbers.items() if number)
+
+    def told(self) -> Iterator[tuple[Disclosure, str | None, Given]]:
+        """What the trail is to be told by now, and has been told by that: what was given, by which request if that was the
+        first one, and how often since the trail was told before."""
+        while self._fresh:
+            disclosure, request_id = self._fresh.popleft()
+            yield disclosure, request_id, self._taken(disclosure)
+        while self._rest:
+            disclosure = self._rest.popleft()
+            if self._numbers[disclosure]:
+                yield disclosure, None, self._taken(disclosure)
+
+    def _taken(self, disclosure: Disclosure) -> Given:
+        given = self._given(self._numbers[disclosure])
+        self._numbers[disclosure] = 0
         return given
 
-    def untold(self) -> deque[Disclosure]:
-        """Of which there is something to tell."""
-        return deque(disclosure for disclosure, place in self._places.items() if self._counts[place])
+    def _number(self, given: Given) -> int:
+        first, last = (int((at - self._began) * 1000) & _MASK for at in (given.first, given.last))
+        return given.times << 2 * _BITS | first << _BITS | last
+
+    def _given(self, number: int) -> Given:
+        first, last = number >> _BITS & _MASK, number & _MASK
+        return Given(number >> 2 * _BITS, self._began + first / 1000, self._began + last / 1000)

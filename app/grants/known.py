@@ -85,7 +85,7 @@ class KnownGrants:
 
     async def load(self, keys: Sequence[GrantKey]) -> set[GrantKey]:
         """Reads those that are not known, if they are several, by one statement; which of them are not there. Of others, and
-        while PostgreSQL is away, nothing is said."""
+        where that fails, nothing is said."""
         self._changes.take(self._clock.monotonic())
         return await self._grants.load(keys)
 

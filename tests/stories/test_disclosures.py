@@ -107,7 +107,7 @@ async def test_an_event_tells_from_when_to_when_those_were_given_that_it_counts(
     began = clock.now()
     await noted.given([of()])
     await noted.flush()
-    assert not noted._minute.untold()
+    assert not any(noted._minute._numbers.values())
     for ahead in (10.0, 20.0):
         clock.ahead = ahead
         await noted.given([of()])
@@ -195,7 +195,8 @@ async def test_while_postgresql_is_away_nothing_is_lost_or_written_twice(
 async def test_what_finds_no_room_is_counted_and_the_trail_says_so(
     noted: AggregatedDisclosures, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.audit.disclosures._MOST", 5)
+    for most in ("_MOST", "_MOST_WAITING"):
+        monkeypatch.setattr(f"app.audit.disclosures.{most}", 5)
     await noted.given([of(f"user-{number}") for number in range(12)])
     await noted.close()
     assert [row["user_id"] for row in await disclosed(database_url)] == [f"user-{n}" for n in range(5)]
@@ -204,6 +205,21 @@ async def test_what_finds_no_room_is_counted_and_the_trail_says_so(
             "SELECT details->>'count' FROM audit_events WHERE action = 'token.disclosures_lost'"
         )
     assert lost == "7"
+
+
+async def test_a_full_minute_that_waits_to_be_told_is_no_reason_to_lose_any_of_the_next(
+    noted: AggregatedDisclosures, clock: SettableClock, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for most, number in (("_MOST", 5), ("_MOST_WAITING", 10)):
+        monkeypatch.setattr(f"app.audit.disclosures.{most}", number)
+    users = [f"user-{number}" for number in range(5)]
+    for _ in range(2):
+        await noted.given([of(user) for user in users])
+        await noted.flush()
+    clock.ahead += 60
+    await noted.given([of(user) for user in users])
+    await noted.close()
+    assert counts(await disclosed(database_url)) == [1] * 15
 
 
 async def test_a_minute_of_more_than_finds_room_loses_nothing_that_could_be_written(

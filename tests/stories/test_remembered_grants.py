@@ -13,6 +13,7 @@ from app.grants.grant import GrantKey, LeanGrant
 from app.sandbox.server import Sandbox
 from app.statements import Statements
 from tests.broker import Broker, bring
+from tests.plans import statements
 
 
 async def test_a_fetch_of_what_is_remembered_costs_no_sql(
@@ -28,6 +29,23 @@ async def test_a_fetch_of_what_is_remembered_costs_no_sql(
         await broker.token("sandbox/ada")
     after = [line for line in (await broker.http.get("/metrics")).text.splitlines() if reads in line]
     assert before == after
+
+
+async def test_fetches_of_one_moment_share_a_statement_and_each_gets_its_own_token(
+    broker: Broker, sandbox: Sandbox
+) -> None:
+    users = [f"user-{number}" for number in range(30)]
+    issued = {user: sandbox.grant(user) for user in users}
+    for user in users:
+        await broker.put(f"sandbox/{user}", bring(issued[user], expires_in=3600))
+    await broker.token("sandbox/user-0")  # its key is known from now on
+    await asyncio.sleep(0.3)  # what was announced of them comes back
+    with statements() as asked:
+        tokens = await asyncio.gather(*(broker.token(f"sandbox/{user}") for user in users))
+    assert [token["access_token"] for token in tokens] == [issued[user]["access_token"] for user in users]
+    reads = [text for text, _ in asked if "FROM grants" in text]
+    assert len(reads) <= 10
+    assert any("unnest" in text for text in reads)
 
 
 async def test_what_one_replica_changed_the_other_sees_at_once(

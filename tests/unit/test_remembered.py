@@ -253,23 +253,54 @@ async def test_what_is_wanted_in_one_turn_is_read_at_once_a_hundred_at_most(
 async def test_a_value_that_cannot_be_read_spoils_none_that_is_wanted_with_it(
     known: Remembered[str, int], store: Store
 ) -> None:
-    asking = (known.get(key) for key in ("a", "broken", "b"))
-    a, broken, b = await asyncio.gather(*asking, return_exceptions=True)
-    assert (a, b) == (Known(1, read_now=True), Known(1, read_now=True))
+    asking = (known.get(key) for key in ("a", "broken", "b", "a", "a"))
+    a, broken, *others = await asyncio.gather(*asking, return_exceptions=True)
+    assert [a, *others] == [Known(1, read_now=True)] * 4
     assert isinstance(broken, ValueError)
+    assert store.asked == [["a", "broken", "b"], ["a"], ["broken"], ["b"]]
     assert known.glance("a") is not None
     assert await known.load(["broken", "c"]) == set()
+
+
+async def test_where_a_read_of_several_hangs_each_is_read_on_another_connection(
+    known: Remembered[str, int], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "_PATIENCE_SECONDS", 0.02)
+    store.answers.clear()
+    assert await known.load(["a", "b"]) == set()
+    store.answers = asyncio.Event()  # that of another connection
+    store.answers.set()
+    assert await value(known) == 1
+    assert store.asked == [["a", "b"], ["a"]]
+
+
+async def test_of_what_was_put_since_a_read_began_nobody_is_told_that_it_is_not_there(
+    known: Remembered[str, int], store: Store
+) -> None:
+    store.answers.clear()
+    early = asyncio.create_task(known.get("c"))
+    await asyncio.sleep(0.001)
+    store.values["c"] = 3
+    loading = asyncio.create_task(known.load(["c", "d", "e"]))
+    await asyncio.sleep(0.001)
+    known.drop("e")
+    store.answers.set()
+    assert await early is None
+    assert await loading == {"d"}
+    assert known.glance("c") is not None
 
 
 async def test_what_changes_before_its_read_begins_is_read_as_it_is_then(
     known: Remembered[str, int], store: Store
 ) -> None:
-    asking = [asyncio.create_task(value(known, key)) for key in ("a", "b")]
-    await asyncio.sleep(0)
-    store.values["a"] = 2
-    known.drop("a")
-    asking.append(asyncio.create_task(value(known)))
-    assert await asyncio.gather(*asking) == [2, 1, 2]
+    async def changing() -> int:
+        store.values["a"] = 2
+        known.drop("a")
+        return await value(known)
+
+    assert list(await asyncio.gather(value(known), value(known, "b"), changing())) == [2, 1, 2]
+    assert store.asked == [["a", "b"]]
+    assert known.glance("a") is not None
 
 
 async def test_whoever_stops_waiting_ends_no_read_of_others(
@@ -293,23 +324,11 @@ async def test_a_service_that_ends_tells_who_still_waits_that_postgresql_cannot_
     store.answers.clear()
     waiting = asyncio.create_task(value(known))
     await asyncio.sleep(0.001)
+    unstarted = asyncio.create_task(value(known, "b"))
+    await asyncio.sleep(0)
     await known.close()
-    with pytest.raises(DatabaseUnavailable):
-        await waiting
-
-
-async def test_a_value_that_is_as_it_was_stays_the_one_it_was(clock: SetClock) -> None:
-    async def read_all(keys: Sequence[str]) -> dict[str, list[int]]:
-        return {key: list(values) for key in keys}
-
-    values = [1]
-    known: Remembered[str, list[int]] = Remembered("test", read_all, clock, size=100, ttl_seconds=lambda: TTL)
-    first = await known.get("a")
-    assert first is not None
-    clock.at += TTL
-    assert await known.get("a") == Known([1], read_now=True)
-    assert known.has("a", first.value)
-    values.append(2)
-    clock.at += TTL
-    assert await known.get("a") == Known([1, 2], read_now=True)
-    assert not known.has("a", first.value)
+    for task in (waiting, unstarted):
+        with pytest.raises(DatabaseUnavailable):
+            await task
+    store.answers.set()
+    assert await value(known, "b") == 1
