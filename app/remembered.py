@@ -7,17 +7,15 @@ older, PostgreSQL is away or hangs      answered all the same, marked stale, unt
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Generic, TypeVar
 
 from app.bounded import Bounded
 from app.clock import Clock
 from app.metrics import CACHE_ENTRIES, CACHE_READS
 from app.outages import DatabaseUnavailable
-from app.together import Together
+from app.together import Reads, Together
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -27,7 +25,6 @@ _PATIENCE_SECONDS = 0.5  # with a read, where there is something older to answer
 _AHEAD = 0.6  # of its TTL, and what is asked for is read anew
 _AHEAD_AGAIN_SECONDS = 1.0  # after a read that failed
 _DEADLINE_SECONDS = 5.0  # with a read, where there is nothing
-_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -71,16 +68,13 @@ class Remembered(Generic[K, V]):
     ) -> None:
         """`read_all` finds the values of up to 100 keys, of those that have one. `is_outdated`: whether a value that was read
         then, by the monotonic clock, is known to have changed since."""
-        self._read_all = read_all
         self._clock = clock
         self._ttl_seconds = ttl_seconds
         self._is_outdated = is_outdated
         # What came first goes when it is full: what is asked for is soon there again.
         self._entries: Bounded[K, _Entry[V]] = Bounded(size)
-        self._reading: dict[K, Together[K, _Entry[V]]] = {}  # whose result is remembered
-        self._gathering: Together[K, _Entry[V]] | None = None  # what is wanted besides joins it
+        self._reads: Reads[K, V] = Reads(read_all, clock, self._keep)
         self.turns = 0  # how often something that was remembered was found, or said, to be gone or another
-        self._tasks: set[asyncio.Task[Mapping[K, V]]] = set()  # of all reads that are under way
         self._outage_suspected = False
         self._ahead_again_at = (
             0.0  # what is still good is no reason to ask a PostgreSQL again and again that is away
@@ -99,7 +93,7 @@ class Remembered(Generic[K, V]):
         if now < entry.read_at + ttl * _AHEAD:
             return Fresh(entry.value, entry.read_at + ttl * _AHEAD)
         if not self._outage_suspected and now >= self._ahead_again_at:
-            self._read_of(key)  # behind the answer, so that nobody has to wait for it
+            self._reads.of(key)  # behind the answer, so that nobody has to wait for it
         return Fresh(entry.value, entry.read_at + ttl)
 
     def glance(self, key: K) -> Fresh[V] | None:
@@ -125,8 +119,8 @@ class Remembered(Generic[K, V]):
         if entry is None or now - entry.read_at > STALE_SECONDS:
             return self._fresh(await self._joined(key, _DEADLINE_SECONDS))
         if self._outage_suspected:
-            if not self._reading:
-                self._read_of(key)  # sees, behind the answer, whether it is over
+            if not self._reads:
+                self._reads.of(key)  # sees, behind the answer, whether it is over
             return self._answer("stale", Known(entry.value, is_stale=True))
         try:
             return self._fresh(await self._joined(key, _PATIENCE_SECONDS))
@@ -140,38 +134,34 @@ class Remembered(Generic[K, V]):
         lacking = [key for key in dict.fromkeys(keys) if self.glance(key) is None]
         if len(lacking) < 2 or self._outage_suspected:
             return set()
-        read = self._begun(
-            lacking
-        )  # one under way may have been too early to tell that something is not there
+        # One under way may have been too early to tell that something is not there.
+        read = self._reads.begin(lacking)
         await read.over(_PATIENCE_SECONDS)
         if read.values is None:
-            for key in lacking:
-                self._leave(read, key)
+            self._reads.leave(read)
             return set()
         self._answered["miss"].inc(len(lacking))
         return read.absent
 
     async def read(self, key: K) -> Known[V] | None:
         """As it is now, whatever is remembered. Raises DatabaseUnavailable."""
-        self._reading.pop(key, None)  # one under way may have been too early
+        self._reads.forget(key)
         return self._fresh(await self._within(key, _DEADLINE_SECONDS))
 
     def drop(self, key: K) -> None:
         """It changed. A read under way may have been too early, so nobody else gets its result."""
         self.turns += 1
-        self._reading.pop(key, None)
+        self._reads.forget(key)
         self._entries.pop(key, None)
 
     def clear(self) -> None:
         self.turns += 1
-        self._reading.clear()
+        self._reads.forget_all()
         self._entries.clear()
 
     async def close(self) -> None:
         """Ends the reads that are still waiting for PostgreSQL."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._reads.close()
 
     def _entry(self, key: K) -> _Entry[V] | None:
         entry = self._entries.get(key)
@@ -187,90 +177,42 @@ class Remembered(Generic[K, V]):
         self._answered[outcome].inc()
         return known
 
-    def _read_of(self, key: K) -> Together[K, _Entry[V]]:
-        """The one read of `key` that is under way, or about to be. It is never cancelled: on a connection that hangs, that hangs
-        too."""
-        read = self._reading.get(key)
-        if read is None:
-            read = self._gathering
-            if read is None:
-                read = self._gathering = self._begun([key])
-            else:
-                read.keys[key] = None
-                self._reading[key] = read
-            if len(read.keys) >= _AT_ONCE:
-                self._gathering = None
-        return read
-
-    def _begun(self, keys: Sequence[K]) -> Together[K, _Entry[V]]:
-        """A read of them that starts in the next turn of the event loop, and is the one that counts."""
-        read: Together[K, _Entry[V]] = Together(self._clock.monotonic(), keys)
-        self._reading.update(dict.fromkeys(keys, read))
-        task = asyncio.create_task(self._values(read))
-        self._tasks.add(task)
-        task.add_done_callback(partial(self._over, read))
-        return read
-
-    def _leave(self, read: Together[K, _Entry[V]], key: K) -> bool:
-        """Nobody joins the read of this key any more, nor is its result remembered; whether it was the one that counts."""
-        is_it = self._reading.get(key) is read
-        if is_it:
-            del self._reading[key]
-        return is_it
-
-    async def _values(self, read: Together[K, _Entry[V]]) -> Mapping[K, V]:
-        if self._gathering is read:
-            self._gathering = None
-        return await self._read_all(list(read.keys))
-
-    def _over(self, read: Together[K, _Entry[V]], task: asyncio.Task[Mapping[K, V]]) -> None:
-        self._tasks.discard(task)
-        if self._gathering is read:  # it was cancelled before it started
-            self._gathering = None
-        wanted = [key for key in read.keys if self._leave(read, key)]
-        if task.cancelled():  # this replica is shutting down
-            read.fail(DatabaseUnavailable())
-        elif (error := task.exception()) is not None:
+    def _keep(self, read: Together[K, V], keys: Sequence[K]) -> None:
+        """What was read, of these keys; nothing where it failed."""
+        if read.values is None:
             self._ahead_again_at = self._clock.monotonic() + _AHEAD_AGAIN_SECONDS
-            read.fail(error)
-        else:
-            self._outage_suspected = False
-            found = {key: _Entry(value, read.began) for key, value in task.result().items()}
-            for key in wanted:
-                self._replace(key, found.get(key))
-            self._kept.set(len(self._entries))
-            read.succeed(found, {key for key in wanted if key not in found})
-
-    def _replace(self, key: K, entry: _Entry[V] | None) -> None:
-        if entry is None:
-            if self._entries.pop(key, None) is not None:  # it is gone, and nobody said so
-                self.turns += 1
-        elif key in self._entries:
-            self._entries[key] = (
-                entry  # where it is: a large dictionary is made anew after many moves, 10 MB at a time
-            )
-        else:
-            self._entries.put(key, entry)
+            return
+        self._outage_suspected = False
+        for key in keys:
+            if key in read.absent:
+                if self._entries.pop(key, None) is not None:  # it is gone, and nobody said so
+                    self.turns += 1
+            elif (
+                key in self._entries
+            ):  # stays where it is: of a large dictionary many moves make another, 10 MB at a time
+                self._entries[key] = _Entry(read.values[key], read.began)
+            else:
+                self._entries.put(key, _Entry(read.values[key], read.began))
+        self._kept.set(len(self._entries))
 
     async def _joined(self, key: K, seconds: float) -> _Entry[V] | None:
         """What is read now: by whoever began to, unless what it finds is known to have changed since."""
-        is_shared = key in self._reading
+        is_shared = key in self._reads
         entry = await self._within(key, seconds)
         if is_shared and entry is not None and self._is_outdated(entry.value, entry.read_at):
             entry = await self._within(key, seconds)
         return entry
 
     async def _within(self, key: K, seconds: float) -> _Entry[V] | None:
-        """What its read finds; one of its own, where only that of many fails. Raises DatabaseUnavailable."""
-        read = self._read_of(key)
+        """What its read finds; one of its own, where only that of several fails. Raises DatabaseUnavailable."""
+        read = self._reads.of(key)
         try:
-            return (await read.found(seconds)).get(key)
+            values = await read.found(seconds)
         except DatabaseUnavailable:
             raise
         except Exception:
             if len(read.keys) == 1:
                 raise
-        alone = read.alone.get(key)
-        if alone is None:
-            alone = read.alone[key] = self._begun([key])
-        return (await alone.found(seconds)).get(key)
+            read = self._reads.alone(read, key)
+            values = await read.found(seconds)
+        return _Entry(values[key], read.began) if key in values else None

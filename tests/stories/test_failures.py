@@ -72,13 +72,13 @@ async def guarded(database_url: str, providers_dir: Path, tmp_path: Path) -> Asy
 def found(services: Services, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids of the keys that are looked up in PostgreSQL from now on."""
     looked_up: list[str] = []
-    find = services.authenticator._known._read_all
+    find = services.authenticator._known._reads._read_all
 
     async def counted(key_ids: Sequence[str]) -> Any:
         looked_up.extend(key_ids)
         return await find(key_ids)
 
-    monkeypatch.setattr(services.authenticator._known, "_read_all", counted)
+    monkeypatch.setattr(services.authenticator._known._reads, "_read_all", counted)
     return looked_up
 
 
