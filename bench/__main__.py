@@ -81,8 +81,9 @@ def _look_at_footprint(stage: Stage, size: Size, results: Results, say: Callable
         return
     say("memory")
     replica = stage.service()
+    memory = footprint.after_start(replica)
     headers = stage.consumer(replica, "memory")
-    memory = footprint.with_cached(stage.driver, replica, headers, footprint.after_start(replica))
+    memory = footprint.with_cached(stage.driver, replica, headers, memory)
     results.memory = footprint.under_load(stage.driver, replica, headers, memory, seconds=size.memory_seconds)
     stage.end(replica)
 
