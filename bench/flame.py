@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from tests.broker import ADMIN_KEY, Replica
 FOLDER = Path(__file__).parents[1] / "docs" / "performance"
 _RATE = 250
 _PROVIDER_SECONDS = 0.05
-_REFRESHES_A_SECOND = 500  # more than there will be
+_REFRESHES_A_SECOND = 1000  # more than there will be
 
 
 @contextmanager
@@ -42,12 +43,14 @@ def _recorded(replica: Replica, path: Path, title: str, seconds: int) -> Iterato
         "--duration",
         f"{seconds}",
     ]
-    command = [py_spy, "record", *options, "--pid", f"{replica.process.pid}", "--output", str(path)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as recording:
-        yield
-        if recording.wait():
-            sys.exit("py-spy has failed: it may need the right to trace (root, or CAP_SYS_PTRACE)")
-    path.write_text(without_places(path.read_text(), title))
+    with tempfile.TemporaryDirectory() as folder:
+        recorded = Path(folder) / path.name
+        command = [py_spy, "record", *options, "--pid", f"{replica.process.pid}", "--output", str(recorded)]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as recording:
+            yield
+            if recording.wait():
+                sys.exit("py-spy has failed: it may need the right to trace (root, or CAP_SYS_PTRACE)")
+        path.write_text(without_places(recorded.read_text(), title))
 
 
 def without_places(svg: str, title: str) -> str:
