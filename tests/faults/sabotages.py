@@ -187,6 +187,14 @@ SABOTAGES: Sequence[Sabotage] = (
         ALL_WELL,
     ),
     Sabotage(
+        "no_foreign_token_is_answered",
+        "grants that are read together are given to each other's callers",
+        "grants/store.py",
+        "    return {asked[key]: to_lean(row, asked[key]) for key, row in keyed.items()}\n",
+        "    return {asked[key]: to_lean(row, asked[key]) for key, row in zip(keyed, [*keyed.values()][::-1])}\n",
+        ALL_WELL,
+    ),
+    Sabotage(
         "every_claim_resolves",
         "nobody ever takes over a claim",
         "grants/claim_store.py",
