@@ -20,6 +20,7 @@ from sqlalchemy import (
     cast,
     func,
     literal,
+    literal_column,
     or_,
     select,
     update,
@@ -35,6 +36,8 @@ _TIME = DateTime(timezone=True)
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)  # comes before all that is due
 # Written into the statement: of a parameter PostgreSQL cannot know that the partial index has all there is.
 _ACTIVE = grants.c.status == literal(Status.ACTIVE, literal_execute=True)
+# Where a row is, which no index need be searched for. It stays there while this statement has it locked.
+_PLACE: ColumnElement[object] = literal_column("grants.ctid")
 
 
 async def providers(tx: Tx, names: Sequence[str], *, cutoff: datetime) -> list[str]:
@@ -51,7 +54,7 @@ async def providers(tx: Tx, names: Sequence[str], *, cutoff: datetime) -> list[s
 def _taken() -> Prepared:
     cutoff, since = given("cutoff", _TIME), given("since", _TIME)
     due = (
-        select(grants.c.id, grants.c.next_refresh_at)
+        select(_PLACE.label("place"), grants.c.next_refresh_at)
         .where(
             grants.c.provider == given("provider", Text()),
             _ACTIVE,
@@ -69,7 +72,7 @@ def _taken() -> Prepared:
     others = (column for column in LEAN if column is not grants.c.next_refresh_at)
     return Prepared(
         update(grants)
-        .where(grants.c.id == due.c.id)
+        .where(due.c.place == _PLACE)
         .values(next_refresh_at=given("postpone_to", _TIME))
         .returning(*others, due.c.next_refresh_at)
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -83,6 +86,42 @@ async def test_taking_looks_at_no_more_than_it_takes(db: Database, database_url:
         with statements() as asked:
             assert len(await _take(db, since=since)) == LIMIT
         await _require_narrow(database_url, asked[-1], most=4 * LIMIT + 1)
+
+
+async def test_grants_that_others_write_meanwhile_are_taken_once_each_as_they_were(database_url: str) -> None:
+    """A row that has moved between the search and its lock is where nobody looked: it is taken by the next who looks."""
+    async with database(database_url) as connection:
+        await connection.execute(_ROWS.replace("100000", "3000").replace("50000", "3000"))
+        due = await connection.fetch(
+            "SELECT id, next_refresh_at FROM grants WHERE provider = 'large' AND next_refresh_at < now()"
+        )
+    taken: list[LeanGrant] = []
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        writers = [group.create_task(_rewrite(database_url, [row["id"] for row in due])) for _ in range(2)]
+        async with asyncio.TaskGroup() as takers:
+            for _ in range(4):
+                takers.create_task(_take_all(database_url, taken, most=len(due)))
+        for writer in writers:
+            writer.cancel()
+    assert sorted((grant.id, grant.next_refresh_at) for grant in taken) == sorted(map(tuple, due))
+
+
+async def _rewrite(url: str, ids: list[UUID]) -> None:
+    """Moves rows, again and again, and changes nothing."""
+    async with database(url) as connection:
+        while True:
+            await connection.execute(
+                "UPDATE grants SET failures = failures WHERE id = $1", random.choice(ids)
+            )
+
+
+async def _take_all(url: str, taken: list[LeanGrant], *, most: int) -> None:
+    db = Database(url, pool_size=1)
+    try:
+        while len(taken) < most:
+            taken.extend(await _take(db))
+    finally:
+        await db.close()
 
 
 async def test_finding_the_providers_looks_at_one_row_of_each(db: Database, database_url: str) -> None:
