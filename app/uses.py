@@ -31,7 +31,7 @@ class Uses(Generic[K]):
         self._db = db
         self._write_to = write
         self._clock = clock
-        self._noted: Bounded[K, float] = Bounded(_MOST)  # by the monotonic clock
+        self._noted: Bounded[K, float] = Bounded(_MOST)  # by the monotonic clock, the latest last
         self._flushing = asyncio.Lock()
 
     def note(self, used: K) -> None:

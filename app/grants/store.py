@@ -106,7 +106,7 @@ _READ_ALL = Prepared(
 
 async def read_all(statements: Statements, keys: Sequence[GrantKey]) -> dict[GrantKey, LeanGrant]:
     """Those of the grants that are there and not revoked."""
-    if len(keys) == 1:  # for less
+    if len(keys) == 1:  # whose own statement costs less
         found = await read(statements, keys[0])
         return {} if found is None else {keys[0]: found}
     rows = await statements.all(
