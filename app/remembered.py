@@ -187,9 +187,8 @@ class Remembered(Generic[K, V]):
             if key in read.absent:
                 if self._entries.pop(key, None) is not None:  # it is gone, and nobody said so
                     self.turns += 1
-            elif (
-                key in self._entries
-            ):  # stays where it is: of a large dictionary many moves make another, 10 MB at a time
+            elif key in self._entries:
+                # Where it is: a large dictionary is made anew after many moves, 10 MB at a time.
                 self._entries[key] = _Entry(read.values[key], read.began)
             else:
                 self._entries.put(key, _Entry(read.values[key], read.began))

@@ -96,12 +96,15 @@ class AggregatedDisclosures:
     def _turn(self, now: float) -> None:
         """A new minute begins."""
         self._minute.end()
-        self._ended.append(self._minute)
+        if self._minute.waiting:
+            self._ended.append(self._minute)
         self._number, self._minute = int(now // SECONDS), Minute(now)
 
     async def _write(self) -> None:
         room = _AT_ONCE - len(self._unwritten)
         self._unwritten.extend(islice(self._events(), max(0, room)))
+        while self._ended and not self._ended[0].waiting:
+            self._ended.popleft()
         batch = list(islice(self._unwritten, _AT_ONCE))
         if not batch:
             return
@@ -115,8 +118,6 @@ class AggregatedDisclosures:
         for minute in (*self._ended, self._minute):
             for told in minute.told():
                 yield self._event(*told)
-        while self._ended and not self._ended[0].waiting:
-            self._ended.popleft()
         if self._lost:
             lost, self._lost = self._lost, 0
             event = AuditEvent("token.disclosures_lost", details={"count": lost})

@@ -29,9 +29,8 @@ class Minute:
     def __init__(self, began: float) -> None:
         self._began = began
         self._numbers: dict[Disclosure, int] = {}  # 0 where the trail has been told
-        self._fresh: deque[tuple[Disclosure, str | None]] = (
-            deque()
-        )  # given for the first time, by that request
+        # What was given for the first time, by that request.
+        self._fresh: deque[tuple[Disclosure, str | None]] = deque()
         self._rest: deque[Disclosure] = deque()  # once it has ended
 
     def __len__(self) -> int:

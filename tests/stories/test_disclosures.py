@@ -222,6 +222,17 @@ async def test_a_full_minute_that_waits_to_be_told_is_no_reason_to_lose_any_of_t
     assert counts(await disclosed(database_url)) == [1] * 15
 
 
+async def test_minutes_with_nothing_left_to_tell_are_not_kept(
+    noted: AggregatedDisclosures, clock: SettableClock
+) -> None:
+    await noted.given([of()])
+    for _ in range(5):
+        await noted.flush()
+        clock.ahead += 60
+    await noted.flush()
+    assert not noted._ended
+
+
 async def test_a_minute_of_more_than_finds_room_loses_nothing_that_could_be_written(
     noted: AggregatedDisclosures, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
