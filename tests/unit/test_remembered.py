@@ -319,8 +319,9 @@ async def test_whoever_stops_waiting_ends_no_read_of_others(
 
 
 async def test_a_service_that_ends_tells_who_still_waits_that_postgresql_cannot_be_asked(
-    known: Remembered[str, int], store: Store
+    known: Remembered[str, int], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(remembered, "_DEADLINE_SECONDS", 600.0)  # at once, and not when that is over
     store.answers.clear()
     waiting = asyncio.create_task(value(known))
     await asyncio.sleep(0.001)
@@ -329,6 +330,18 @@ async def test_a_service_that_ends_tells_who_still_waits_that_postgresql_cannot_
     await known.close()
     for task in (waiting, unstarted):
         with pytest.raises(DatabaseUnavailable):
-            await task
+            await asyncio.wait_for(task, 10)
     store.answers.set()
     assert await value(known, "b") == 1
+
+
+async def test_what_is_read_anew_keeps_its_place(
+    known: Remembered[str, int], store: Store, clock: SetClock
+) -> None:
+    """Or a dictionary of many would be made anew again and again, in which ever more of them have moved."""
+    for key in ("a", "b"):
+        await known.get(key)
+    clock.at += TTL
+    store.values["a"] = 2
+    assert await value(known, "a") == 2
+    assert list(known._entries) == ["a", "b"]
