@@ -10,7 +10,7 @@ from uuid import UUID
 
 from app.clock import Clock
 from app.db import Database, Tx
-from app.grants import store
+from app.grants import known_store
 from app.grants.grant import GrantKey, LeanGrant, not_found
 from app.listener import GRANT_CHANGED, Listener, Mailbox
 from app.outages import DatabaseUnavailable
@@ -33,7 +33,7 @@ class KnownGrants:
         self._was_listening, self._turns = False, 0
         self._grants: Remembered[GrantKey, LeanGrant] = Remembered(
             "grants",
-            lambda keys: store.read_all(db.statements, keys),
+            lambda keys: known_store.read_all(db.statements, keys),
             clock,
             size=SIZE,
             ttl_seconds=self._ttl_seconds,

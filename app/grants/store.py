@@ -5,21 +5,20 @@ Each function takes the transaction first, and none commits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from sys import intern
 from typing import Any
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import ColumnElement, DateTime, Text, and_, cast, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, DateTime, and_, cast, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.db import Tx
 from app.grants.grant import Grant, GrantKey, LeanGrant, Status
 from app.grants.selection import Selection
-from app.statements import Prepared, Statements, given
 from app.tables import grants
 
 Given = str | ColumnElement[Any]
@@ -74,7 +73,8 @@ def _converted(row: Mapping[Any, Any] | asyncpg.Record, key: GrantKey | None) ->
     }
 
 
-def _at_key(provider: Given, user_id: Given, account: Given) -> ColumnElement[bool]:
+def at_key(provider: Given, user_id: Given, account: Given) -> ColumnElement[bool]:
+    """The grant of that name that is not revoked."""
     return and_(
         grants.c.provider == provider,
         grants.c.user_id == user_id,
@@ -83,46 +83,9 @@ def _at_key(provider: Given, user_id: Given, account: Given) -> ColumnElement[bo
     )
 
 
-_READ = Prepared(select(*LEAN).where(_at_key(given("provider"), given("user_id"), given("account"))))
-
-
-async def read(statements: Statements, key: GrantKey) -> LeanGrant | None:
-    """The grant that is not revoked, if there is one."""
-    row = await statements.one(_READ, provider=key.provider, user_id=key.user_id, account=key.account)
-    return None if row is None else to_lean(row, key)
-
-
-_wanted = (
-    func.unnest(
-        given("providers", ARRAY(Text)), given("user_ids", ARRAY(Text)), given("accounts", ARRAY(Text))
-    )
-    .table_valued("provider", "user_id", "account", name="wanted")
-    .render_derived()
-)
-_READ_ALL = Prepared(
-    select(*LEAN).join(_wanted, _at_key(_wanted.c.provider, _wanted.c.user_id, _wanted.c.account))
-)
-
-
-async def read_all(statements: Statements, keys: Sequence[GrantKey]) -> dict[GrantKey, LeanGrant]:
-    """Those of the grants that are there and not revoked."""
-    if len(keys) == 1:  # whose own statement costs less
-        found = await read(statements, keys[0])
-        return {} if found is None else {keys[0]: found}
-    rows = await statements.all(
-        _READ_ALL,
-        providers=[key.provider for key in keys],
-        user_ids=[key.user_id for key in keys],
-        accounts=[key.account for key in keys],
-    )
-    asked = {key: key for key in keys}
-    keyed = {GrantKey(row["provider"], row["user_id"], row["account"]): row for row in rows}
-    return {asked[key]: to_lean(row, asked[key]) for key, row in keyed.items()}
-
-
 async def find(tx: Tx, key: GrantKey, *, lock: bool = False) -> Grant | None:
     """The grant that is not revoked, if there is one; with `lock` nobody else changes it in this transaction."""
-    query = select(grants).where(_at_key(key.provider, key.user_id, key.account))
+    query = select(grants).where(at_key(key.provider, key.user_id, key.account))
     row = (await tx.execute(query.with_for_update() if lock else query)).one_or_none()
     return None if row is None else to_grant(row._mapping)
 

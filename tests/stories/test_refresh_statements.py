@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from app.db import Database
-from app.grants import store
+from app.grants import known_store
 from app.grants.grant import GrantKey, LeanGrant, Trigger
 from app.listener import GRANT_CHANGED
 from app.outages import DatabaseUnavailable
@@ -33,7 +33,7 @@ async def brought(broker: Broker, sandbox: Sandbox, provider: str) -> LeanGrant:
     broker.services.timetable.stop()
     sandbox.control(settings={"rotation": {"keeps": "never", "sandbox": "strict"}.get(provider, provider)})
     await broker.put(f"{provider}/ada", bring(sandbox.grant("ada")))
-    grant = await store.read(broker.services.db.statements, GrantKey(provider, "ada"))
+    grant = await known_store.read(broker.services.db.statements, GrantKey(provider, "ada"))
     assert grant is not None
     return grant
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.grants import known, store
+from app.grants import known, known_store, store
 from app.grants.grant import GrantKey, LeanGrant
 from app.sandbox.server import Sandbox
 from app.statements import Statements
@@ -87,7 +87,7 @@ async def test_a_change_announced_during_the_first_read_of_a_grant_is_not_missed
     broker: Broker, twin: Broker, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await broker.put("sandbox/ada", bring(sandbox.grant("ada"), expires_in=3600))
-    true_read, read, go_on = store.read, asyncio.Event(), asyncio.Event()
+    true_read, read, go_on = known_store.read, asyncio.Event(), asyncio.Event()
 
     async def slow_read(statements: Statements, key: GrantKey) -> LeanGrant | None:
         grant = await true_read(statements, key)
@@ -96,7 +96,7 @@ async def test_a_change_announced_during_the_first_read_of_a_grant_is_not_missed
             await go_on.wait()
         return grant
 
-    monkeypatch.setattr(store, "read", slow_read)
+    monkeypatch.setattr(known_store, "read", slow_read)
     first = asyncio.create_task(twin.token("sandbox/ada"))
     await read.wait()
     await broker.put("sandbox/ada", bring(sandbox.grant("ada"), expires_in=3600))
@@ -159,8 +159,8 @@ async def test_of_many_grants_what_is_the_same_in_them_is_remembered_once(
         await broker.put(f"sandbox/{user}", bring(sandbox.grant(user), expires_in=3600))
     names = [GrantKey("sandbox", user) for user in ("ada", "bob")]
     statements = broker.services.db.statements
-    ada, bob = await asyncio.gather(*(store.read(statements, key) for key in names))
-    together = await store.read_all(statements, names)
+    ada, bob = await asyncio.gather(*(known_store.read(statements, key) for key in names))
+    together = await known_store.read_all(statements, names)
     assert ada is not None and bob is not None
     for one, other in ((ada, bob), (together[names[0]], together[names[1]])):
         assert one.scope is other.scope and one.token_type is other.token_type
@@ -179,7 +179,7 @@ async def test_what_is_remembered_of_a_grant_is_as_its_row_has_it_and_no_secret_
     await broker.put("sandbox/bob", without)
     await broker.http.post("/tokens/sandbox/ada/refresh", json={})
     for key, renewable in zip(keys, (True, False), strict=True):
-        lean = await store.read(db.statements, key)
+        lean = await known_store.read(db.statements, key)
         async with db.begin() as tx:
             whole = await store.find(tx, key)
         assert lean is not None
