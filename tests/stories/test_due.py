@@ -88,7 +88,11 @@ async def test_a_provider_that_hangs_does_not_keep_another_waiting(
         endpoint.shut("keeps")
         running = run(broker)
         await endpoint.has_been_asked(20, "graced")
-        assert Counter(user.split("-")[0] for user in endpoint.asked) == {"graced": 20, "keeps": 4}
+        providers = [user.split("-")[0] for user in endpoint.asked]
+        # By the last of the others: once they are done, which may be by now, all places are for who hangs.
+        while providers[-1] != "graced":
+            providers.pop()
+        assert Counter(providers) == {"graced": 20, "keeps": 4}
         endpoint.open()
         assert await running == Tally(due=80, refreshed=80)
 
